@@ -1,0 +1,1 @@
+"""The parts of the model, as the worker process uses them.  Nothing outside the worker imports this."""

@@ -1,0 +1,125 @@
+"""The worker's files: latents, frames and previews, each written whole or not at all.
+
+A latents file holds "latents" [z, new, h, w] and, where the window made more than was needed, "tail" [z, k, h, w],
+both float32 and normalised; its metadata names the request that made it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError, OutputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes its place, durably, else it is gone.
+
+    Raises OutputError where the disk refuses.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"can't write ({error})",
+            where=str(path),
+            next_step="free disk space or choose another folder, then --resume",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_latents(path: Path, latents: Tensor, tail: Tensor, fingerprint: str) -> None:
+    """Write a clip's latents [1, z, new, h, w] and tail [1, z, k, h, w]; on disk when this returns."""
+    tensors = {"latents": latents[0].float().cpu().contiguous()}
+    if tail.shape[2]:
+        tensors["tail"] = tail[0].float().cpu().contiguous()
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"fingerprint": fingerprint})
+
+
+def load_latents(path: Path, name: str = "latents", fingerprint: str = "") -> Tensor | None:
+    """Read latents [1, z, t, h, w] back.
+
+    With a fingerprint: None unless the file is whole and was made by that very request.
+    Without: raises InputError where it can't be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            if fingerprint and (file.metadata() or {}).get("fingerprint") != fingerprint:
+                return None
+            return file.get_tensor(name)[None] if name in file.keys() else None  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        if fingerprint:
+            return None
+        raise InputError(
+            f"can't read the latents of an earlier clip ({error})",
+            where=str(path),
+            next_step="re-render from that clip",
+        ) from error
+
+
+def to_pixels(frames: Tensor) -> np.ndarray:
+    """[1, 3, F, H, W] in [-1, 1] -> uint8 [F, H, W, 3]."""
+    return frames[0].permute(1, 2, 3, 0).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def save_frames(path: Path, chunks: Iterator[np.ndarray], shape: tuple[int, int, int, int]) -> None:
+    """Write uint8 frames [F, H, W, 3] chunk by chunk into one .npy file, so that a long clip needs no memory."""
+    with replacing(path) as part:
+        target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        position = 0
+        for chunk in chunks:
+            target[position : position + len(chunk)] = chunk
+            position += len(chunk)
+        assert position == shape[0], f"{position} frames decoded, {shape[0]} expected"
+        target.flush()
+        del target
+
+
+def save_preview(path: Path, frame: np.ndarray) -> None:
+    """Write one uint8 picture [H, W, 3] as a small JPEG."""
+    with replacing(path) as part:
+        Image.fromarray(frame).save(part, "JPEG", quality=85)
+
+
+def load_image(path: Path, width: int, height: int) -> Tensor:
+    """A picture as [1, 3, 1, H, W] in [-1, 1], scaled to cover the frame and cropped at its centre."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            picture = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"not a picture ({error})", where=str(path), next_step="give a PNG, JPEG or WebP file"
+        ) from error
+    scale = max(width / picture.width, height / picture.height)
+    size = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
+    if size != picture.size:
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    pixels = np.array(picture.crop((left, top, left + width, top + height)))  # a copy: torch wants it writable
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None, :, None].float().div(127.5).sub(1)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,336 @@
+"""Wan's diffusion transformer, with the official tensor names, so that no mapping stands between file and module.
+
+Shape legend:
+    B clips in the batch      C channels of the latents     T, h, w  latent frames, rows, columns
+    L tokens = T * h/2 * w/2  d width                       H heads, D = d / H
+    S rows of the text context (512)                        n timesteps per clip: 1, T or L
+
+Source: Wan 2.1 and Wan 2.2 (architecture and tensor names); one class serves text-to-video, image-to-video,
+first/last-frame, VACE and the per-frame timesteps of TI2V-5B, chosen by the configuration alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .attention import AttentionFn, sdpa
+from .rope import rotary_tables, rotate
+
+PATCH = (1, 2, 2)
+
+
+@dataclass(frozen=True)
+class DitConfig:
+    """What the official `config.json` holds.
+
+    image_dim: width of the image encoder's tokens, 0 for models without an image branch.
+    first_last: whether two images are given (FLF2V), each with its own position embedding.
+    vace_layers: the main blocks that take a VACE hint; vace_in_dim: channels of the VACE context.
+    """
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    in_dim: int = 16
+    out_dim: int = 16
+    freq_dim: int = 256
+    text_dim: int = 4096
+    text_len: int = 512
+    eps: float = 1e-6
+    image_dim: int = 0
+    first_last: bool = False
+    vace_layers: tuple[int, ...] = ()
+    vace_in_dim: int = 96
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+
+@dataclass
+class Conditioning:
+    """What a prompt (and an image) contributes, computed once and used by every step.
+
+    context [B, S, d] embedded text; image [B, S', d] embedded image tokens or None; keys_values holds each
+    block's projections of them, filled in when the block first runs (so that offloaded blocks can do it too).
+    """
+
+    context: Tensor
+    image: Tensor | None = None
+    keys_values: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+def sinusoid(timesteps: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding of timesteps (0..1000) of any shape -> [..., width] float32.
+
+    Cosines first, then sines; float64 inside, as officially (float32 costs about 1e-5 at the output).
+    """
+    half = width // 2
+    frequencies = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=timesteps.device) / half)
+    angles = timesteps.double()[..., None] * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1).float()
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """norm'ed x [B, L, d] * (1 + scale) + shift, both [B, n, d] and shared by runs of L / n tokens."""
+    runs = x.unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift[:, :, None], runs, 1 + scale[:, :, None]).flatten(1, 2)
+
+
+def add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """Residual x + y * gate with gate [B, n, d] in float32; returns x's dtype."""
+    runs = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, runs), y.unflatten(1, runs), gate[:, :, None]).flatten(1, 2).to(x.dtype)
+
+
+class WanTimeEmbedding(nn.Sequential):
+    """timesteps [B, n] (0..1000) -> [B, n, d]: sinusoid, freq_dim -> d, SiLU, d -> d."""
+
+    def __init__(self, freq_dim: int, dim: int) -> None:
+        super().__init__(nn.Linear(freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.freq_dim = freq_dim
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        return super().forward(sinusoid(timesteps, self.freq_dim).to(self[0].weight.dtype)).float()
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the full width (all heads together), with a learned gain."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class WanSelfAttention(nn.Module):
+    """Full attention over all tokens of a clip, with rotary positions."""
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(dim, config.eps), RMSNorm(dim, config.eps)
+        self.attend: AttentionFn = sdpa
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """x [B, L, d], tables of rotary_tables -> [B, L, d]."""
+        heads = (self.num_heads, -1)
+        q = rotate(self.norm_q(self.q(x)).unflatten(2, heads), tables)
+        k = rotate(self.norm_k(self.k(x)).unflatten(2, heads), tables)
+        return self.o(self.attend(q, k, self.v(x).unflatten(2, heads)).flatten(2))
+
+
+class WanCrossAttention(nn.Module):
+    """Attention from the clip's tokens to the text, and to the image tokens where the model has them.
+
+    Image and text attention share q; their outputs are added before `o`.  Padded text rows take part: the
+    model was trained with them.
+    """
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(dim, config.eps), RMSNorm(dim, config.eps)
+        if config.image_dim:
+            self.k_img, self.v_img = nn.Linear(dim, dim), nn.Linear(dim, dim)
+            self.norm_k_img = RMSNorm(dim, config.eps)
+        self.attend: AttentionFn = sdpa
+
+    def project(self, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        """Keys and values of the text, then of the image if there is one, each [B, S, H, D]."""
+        heads, text, image = (self.num_heads, -1), conditioning.context, conditioning.image
+        out = [self.norm_k(self.k(text)), self.v(text)]
+        if image is not None:
+            out += [self.norm_k_img(self.k_img(image)), self.v_img(image)]
+        return tuple(part.unflatten(2, heads) for part in out)
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, ...]) -> Tensor:
+        """x [B, L, d], keys_values of project -> [B, L, d]."""
+        q = self.norm_q(self.q(x)).unflatten(2, (self.num_heads, -1))
+        out = self.attend(q, keys_values[0], keys_values[1])
+        if len(keys_values) == 4:
+            out = out + self.attend(q, keys_values[2], keys_values[3])
+        return self.o(out.flatten(2))
+
+
+class WanTransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; the shared time embedding plus this block's learned bias."""
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.eps = config.eps
+        self.self_attn = WanSelfAttention(config)
+        self.norm3 = nn.LayerNorm(dim, config.eps)
+        self.cross_attn = WanCrossAttention(config)
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+
+    def forward(
+        self, x: Tensor, time: Tensor, keys_values: tuple[Tensor, ...], tables: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """x [B, L, d], time [B, n, 6, d] float32 -> [B, L, d]."""
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (self.modulation.float() + time).unbind(2)
+        y = modulate(self.norm(x), shift_a, scale_a).to(x.dtype)
+        x = add_gated(x, self.self_attn(y, tables), gate_a)
+        x = x + self.cross_attn(self.norm3(x), keys_values)
+        y = modulate(self.norm(x), shift_f, scale_f).to(x.dtype)
+        return add_gated(x, self.ffn(y), gate_f)
+
+    def norm(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
+
+
+class VaceBlock(WanTransformerBlock):
+    """A block of the VACE branch: runs beside the main blocks and hands each its hint."""
+
+    def __init__(self, config: DitConfig, first: bool) -> None:
+        super().__init__(config)
+        if first:
+            self.before_proj = nn.Linear(config.dim, config.dim)
+        self.after_proj = nn.Linear(config.dim, config.dim)
+
+
+class ImageProjection(nn.Module):
+    """Image encoder tokens [B, S', image_dim] -> [B, S', d]; exact GELU, LayerNorm eps 1e-5 (the library's)."""
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__()
+        wide = config.image_dim
+        self.proj = nn.Sequential(
+            nn.LayerNorm(wide), nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, config.dim), nn.LayerNorm(config.dim)
+        )
+        if config.first_last:
+            self.emb_pos = nn.Parameter(torch.zeros(1, 2 * 257, wide))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if hasattr(self, "emb_pos"):  # [B * 2, 257, c] -> the two images of a clip in one row of tokens
+            tokens = tokens.reshape(-1, 2 * tokens.shape[1], tokens.shape[2]) + self.emb_pos
+        return self.proj(tokens)
+
+
+class Head(nn.Module):
+    """Final modulation and projection to the pixels of a patch."""
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.head = nn.Linear(config.dim, config.out_dim * PATCH[0] * PATCH[1] * PATCH[2])
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x [B, L, d], time [B, n, d] (the embedding itself, not its projection) -> [B, L, out_dim * 4]."""
+        shift, scale = (self.modulation.float() + time[:, :, None]).unbind(2)
+        y = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return self.head(modulate(y, shift, scale).to(x.dtype))
+
+
+class WanFlowMatchingModel(nn.Module):
+    """Latents at noise level sigma and a prompt -> velocity (noise minus clean latents)."""
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embedding = nn.Conv3d(config.in_dim, dim, PATCH, PATCH)
+        self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
+        self.time_embedding = WanTimeEmbedding(config.freq_dim, dim)
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim * 6))
+        self.blocks = nn.ModuleList(WanTransformerBlock(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+        if config.image_dim:
+            self.img_emb = ImageProjection(config)
+        if config.vace_layers:
+            self.vace_patch_embedding = nn.Conv3d(config.vace_in_dim, dim, PATCH, PATCH)
+            self.vace_blocks = nn.ModuleList(VaceBlock(config, i == 0) for i in range(len(config.vace_layers)))
+
+    def condition(self, context: Tensor, image_tokens: Tensor | None = None) -> Conditioning:
+        """Embed a prompt once.
+
+        context: [B, rows, text_dim], rows <= text_len; missing rows are zeros before the embedding.
+        image_tokens: [B, 257, image_dim], or [2 B, 257, image_dim] (first, last, first, last ...) for FLF2V.
+        """
+        context = F.pad(context, (0, 0, 0, self.config.text_len - context.shape[1]))
+        weight = self.text_embedding[0].weight
+        image = None if image_tokens is None else self.img_emb(image_tokens.to(weight.dtype))
+        return Conditioning(self.text_embedding(context.to(weight.dtype)), image)
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        *,
+        vace_context: Tensor | None = None,
+        vace_scale: float = 1.0,
+    ) -> Tensor:
+        """Velocity of the latents.
+
+        latents: [B, in_dim, T, h, w]; image-to-video models get mask and image latents as further channels.
+        timesteps: [B] or [B, n], 0..1000; n is T (one per latent frame) or L (one per token).
+        vace_context: [B, vace_in_dim, T, h, w].
+        Returns [B, out_dim, T, h, w] float32.
+        """
+        grid = tuple(size // patch for size, patch in zip(latents.shape[2:], PATCH, strict=True))
+        x = self.embed_patches(self.patch_embedding, latents)
+        time = self.time_embedding(timesteps if timesteps.ndim == 2 else timesteps[:, None])  # [B, n, d]
+        weight = self.time_projection[1].weight
+        rows = self.time_projection(time.to(weight.dtype)).float().unflatten(2, (6, -1))  # [B, n, 6, d]
+        tables = rotary_tables(grid, self.config.head_dim, x.device)
+        hints = self.vace_hints(x, vace_context, rows, conditioning, tables) if vace_context is not None else {}
+        for index, block in enumerate(self.blocks):
+            x = block(x, rows, self.block_keys_values(index, block, conditioning), tables)
+            if index in hints:
+                x = x + hints[index] * vace_scale
+        return unpatchify(self.head(x, time).float(), grid)
+
+    def vace_hints(
+        self,
+        x: Tensor,
+        vace_context: Tensor,
+        rows: Tensor,
+        conditioning: Conditioning,
+        tables: tuple[Tensor, Tensor],
+    ) -> dict[int, Tensor]:
+        """Run the VACE branch on the noisy tokens; returns main block index -> [B, L, d] to add after it."""
+        hints, control = {}, self.embed_patches(self.vace_patch_embedding, vace_context)
+        for index, (target, block) in enumerate(zip(self.config.vace_layers, self.vace_blocks, strict=True)):
+            if index == 0:
+                control = block.before_proj(control) + x
+            control = block(control, rows, self.block_keys_values(-1 - index, block, conditioning), tables)
+            hints[target] = block.after_proj(control)
+        return hints
+
+    @staticmethod
+    def block_keys_values(index: int, block: WanTransformerBlock, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        """Text and image keys and values of one block, projected when first asked for.  VACE blocks: -1, -2 ..."""
+        if index not in conditioning.keys_values:
+            conditioning.keys_values[index] = block.cross_attn.project(conditioning)
+        return conditioning.keys_values[index]
+
+    @staticmethod
+    def embed_patches(layer: nn.Conv3d, latents: Tensor) -> Tensor:
+        """[B, C, T, h, w] -> [B, L, d].  Kernel equals stride, so the convolution is one matrix product."""
+        pt, ph, pw = PATCH
+        patches = rearrange(latents, "b c (t pt) (h ph) (w pw) -> b (t h w) (c pt ph pw)", pt=pt, ph=ph, pw=pw)
+        return F.linear(patches.to(layer.weight.dtype), layer.weight.flatten(1), layer.bias)
+
+
+def unpatchify(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """[B, L, pt * ph * pw * C] -> [B, C, T, h, w]."""
+    t, h, w = grid
+    pt, ph, pw = PATCH
+    return rearrange(tokens, "b (t h w) (pt ph pw c) -> b c (t pt) (h ph) (w pw)", t=t, h=h, w=w, pt=pt, ph=ph, pw=pw)

@@ -1,0 +1,152 @@
+"""From noise to clean latents: guidance, pinned latents, and a solver that knows of neither.
+
+Shape legend: B clips, z latent channels, T latent frames of the window, n pinned ones; latents are [B, z, T, h, w].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .dit import Conditioning, WanFlowMatchingModel
+from .solvers import SOLVERS, Callback, NoiseSchedule, Velocity
+
+BATCHED_TOKENS = 8192  # up to here one pass over both prompts beats two; beyond, it only doubles the memory
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Latents at the window's start that are given, not made.
+
+    clean: [B, z, n, h, w].  at_timestep_0: the model sees them clean with timestep 0 (models trained so);
+    otherwise noised to the step's sigma.  release_sigma: held while sigma is above it; 0 = to the end.
+    """
+
+    clean: Tensor
+    at_timestep_0: bool
+    release_sigma: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What guides the model.  negative may be None where guidance is 1 everywhere."""
+
+    positive: Conditioning
+    negative: Conditioning | None
+
+
+def sample(
+    dit: WanFlowMatchingModel,
+    noise: Tensor,
+    prompts: Prompts,
+    guidance: tuple[float, ...],
+    solver: str,
+    schedule: NoiseSchedule,
+    *,
+    pin: Pin | None = None,
+    channels: Tensor | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Integrate the flow from noise to clean latents.
+
+    noise: [B, z, T, h, w] float32.  guidance: one scale per latent frame, or one for all.
+    channels: further input channels of the model (mask and image latents), [B, c, T, h, w].
+    Returns [B, z, T, h, w] float32; pinned latents come back as given unless released on the way.
+    """
+    model = guided_model(dit, prompts, guidance, noise)
+    velocity, start = model_velocity(model, schedule, channels), noise
+    if pin is not None:
+        velocity, start = pinned_velocity(model, schedule, channels, pin, noise), noise.clone()
+        start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
+    latents = SOLVERS[solver].sample(velocity, start, schedule, callback)
+    if pin is not None and pin.release_sigma <= 0:
+        latents[:, :, : pin.clean.shape[2]] = pin.clean
+    return latents
+
+
+def guided_model(
+    dit: WanFlowMatchingModel, prompts: Prompts, guidance: tuple[float, ...], noise: Tensor
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """(model input, timesteps) -> velocity with classifier-free guidance, by one pass or two.
+
+    Guidance of 1 everywhere needs no unconditional pass at all.
+    """
+    if prompts.negative is None or all(scale == 1 for scale in guidance):
+        return lambda x, t: dit(x, t, prompts.positive)
+    scale = torch.tensor(guidance, dtype=noise.dtype, device=noise.device).view(1, 1, -1, 1, 1)
+    tokens = noise.shape[0] * noise[0, 0].numel() // 4
+    if tokens > BATCHED_TOKENS or prompts.positive.image is not None:
+
+        def two_passes(x: Tensor, t: Tensor) -> Tensor:
+            negative = dit(x, t, prompts.negative)
+            return negative + scale * (dit(x, t, prompts.positive) - negative)
+
+        return two_passes
+    both = Conditioning(torch.cat((prompts.positive.context, prompts.negative.context)))
+
+    def one_pass(x: Tensor, t: Tensor) -> Tensor:
+        positive, negative = dit(torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
+        return negative + scale * (positive - negative)
+
+    return one_pass
+
+
+def model_velocity(
+    model: Callable[[Tensor, Tensor], Tensor], schedule: NoiseSchedule, channels: Tensor | None
+) -> Velocity:
+    """The solver's view of a model that starts from noise alone."""
+
+    def velocity(latents: Tensor, step: int) -> Tensor:
+        t = latents.new_full((latents.shape[0],), schedule.timesteps[step])
+        return model(_with_channels(latents, channels), t)
+
+    return velocity
+
+
+def pinned_velocity(
+    model: Callable[[Tensor, Tensor], Tensor],
+    schedule: NoiseSchedule,
+    channels: Tensor | None,
+    pin: Pin,
+    noise: Tensor,
+) -> Velocity:
+    """The solver's view of a model whose first n latents are given.
+
+    While they are held, their velocity is exactly noise - clean: any solver then carries them along the straight
+    line to where they must end, and its history stays right when they are released.
+    """
+    n = pin.clean.shape[2]
+    straight = noise[:, :, :n] - pin.clean
+
+    def velocity(latents: Tensor, step: int) -> Tensor:
+        held = schedule.sigmas[step] > pin.release_sigma
+        t = latents.new_full((latents.shape[0], latents.shape[2]), schedule.timesteps[step])
+        x = latents
+        if held and pin.at_timestep_0:
+            t[:, :n] = 0
+            x = torch.cat((pin.clean, latents[:, :, n:]), dim=2)
+        v = model(_with_channels(x, channels), t if pin.at_timestep_0 else t[:, 0])
+        return torch.cat((straight, v[:, :, n:]), dim=2) if held else v
+
+    return velocity
+
+
+def blend_in(fresh: Tensor, tail: Tensor) -> Tensor:
+    """Cross-fade the first latents of a clip out of what the clip before had made for the same frames.
+
+    fresh: [B, z, m, h, w], tail: [B, z, k, h, w], k <= m.  Adds no frame; the k weights rise evenly between 0 and 1.
+    """
+    k = tail.shape[2]
+    weight = (torch.arange(1, k + 1, dtype=fresh.dtype, device=fresh.device) / (k + 1)).view(1, 1, -1, 1, 1)
+    return torch.cat((torch.lerp(tail.to(fresh), fresh[:, :, :k], weight), fresh[:, :, k:]), dim=2)
+
+
+def _noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    return torch.lerp(clean, noise[:, :, : clean.shape[2]], sigma)
+
+
+def _with_channels(latents: Tensor, channels: Tensor | None) -> Tensor:
+    return latents if channels is None else torch.cat((latents, channels), dim=1)

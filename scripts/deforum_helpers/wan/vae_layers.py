@@ -1,0 +1,176 @@
+"""Layers of Wan's causal video autoencoder, each able to go on where the last chunk of frames ended.
+
+Shape legend: B clips, C channels, F frames of a chunk, H rows, W columns; x is [B, C, F, H, W] throughout.
+
+A chunk may hold any number of frames.  What a layer needs of the frames before the chunk it keeps in a
+StreamState, so that one whole sequence, frame by frame and anything between give the same numbers.
+Source: Wan 2.1 and 2.2 autoencoders (architecture, tensor names, and which frames a temporal layer sees).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class StreamState:
+    """What the layers remember of a stream between chunks.
+
+    first: whether the next chunk begins with the stream's very first frame, which temporal resampling skips.
+    """
+
+    def __init__(self) -> None:
+        self.first = True
+        self.past: dict[nn.Module, Tensor] = {}
+
+
+class CausalConv3d(nn.Conv3d):
+    """A convolution that looks back in time only; spatial padding keeps the size."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int, int]) -> None:
+        super().__init__(channels_in, channels_out, kernel, padding=(0, kernel[1] // 2, kernel[2] // 2))
+        self.look_back = kernel[0] - 1
+
+    def forward(self, x: Tensor, state: StreamState) -> Tensor:
+        if not self.look_back:
+            return super().forward(x)
+        past = state.past.get(self)
+        if past is None and x.shape[2] == 1:  # zeros before a lone frame: only the newest tap sees anything
+            out = F.conv3d(x, self.weight[:, :, -1:], self.bias, padding=self.padding)
+            past = F.pad(x, (0, 0, 0, 0, self.look_back, 0))
+        else:
+            x = F.pad(x, (0, 0, 0, 0, self.look_back, 0)) if past is None else torch.cat((past, x), dim=2)
+            out, past = super().forward(x), x
+        state.past[self] = past[:, :, -self.look_back :]
+        return out
+
+
+class ChannelNorm(nn.Module):
+    """L2 normalisation over the channels, times sqrt(C) and a learned gain.  axes: 2 for pictures, 3 for video."""
+
+    def __init__(self, channels: int, axes: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32).clamp_min(1e-12)
+        return x * (x.shape[1] ** 0.5 / length).to(x.dtype) * self.gamma
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, conv, twice, beside a shortcut; a 1x1x1 convolution where the width changes."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        # Positions 1, 4 and 5 hold activation and dropout officially: the numbers are part of the tensor names.
+        self.residual = nn.ModuleDict(
+            {
+                "0": ChannelNorm(channels_in, 3),
+                "2": CausalConv3d(channels_in, channels_out, (3, 3, 3)),
+                "3": ChannelNorm(channels_out, 3),
+                "6": CausalConv3d(channels_out, channels_out, (3, 3, 3)),
+            }
+        )
+        if channels_in != channels_out:
+            self.shortcut = CausalConv3d(channels_in, channels_out, (1, 1, 1))
+
+    def forward(self, x: Tensor, state: StreamState) -> Tensor:
+        shortcut = self.shortcut(x, state) if hasattr(self, "shortcut") else x
+        for norm, conv in (("0", "2"), ("3", "6")):
+            x = self.residual[conv](F.silu(self.residual[norm](x), inplace=not torch.is_grad_enabled()), state)
+        return x + shortcut
+
+
+class FrameAttention(nn.Module):
+    """One-head attention over the pixels of each frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels, 2)
+        self.to_qkv = nn.Conv2d(channels, channels * 3, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, state: StreamState) -> Tensor:
+        frames, back = frames_as_batch(x)
+        qkv = self.to_qkv(self.norm(frames)).flatten(2).transpose(1, 2).unsqueeze(1)  # [B * F, 1, H * W, 3 C]
+        out = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1)).squeeze(1).transpose(1, 2)
+        return x + back(self.proj(out.unflatten(2, frames.shape[2:])))
+
+
+class Downsample(nn.Module):
+    """Halve rows and columns, and frames too where temporal; the stream's first frame keeps its own place."""
+
+    def __init__(self, channels: int, temporal: bool) -> None:
+        super().__init__()
+        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels, 3, stride=2)})
+        if temporal:
+            self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
+
+    def forward(self, x: Tensor, state: StreamState) -> Tensor:
+        frames, back = frames_as_batch(x)
+        x = back(self.resample["1"](F.pad(frames, (0, 1, 0, 1))))
+        if not hasattr(self, "time_conv"):
+            return x
+        past, state.past[self] = state.past.get(self), x[:, :, -1:]
+        if past is not None:
+            return self.time_conv(torch.cat((past, x), dim=2))
+        return torch.cat((x[:, :, :1], self.time_conv(x)), dim=2) if x.shape[2] > 1 else x
+
+
+class Upsample(nn.Module):
+    """Double rows and columns, and frames too where temporal; the stream's first frame stays one frame."""
+
+    def __init__(self, channels_in: int, channels_out: int, temporal: bool) -> None:
+        super().__init__()
+        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels_in, channels_out, 3, padding=1)})
+        if temporal:
+            self.time_conv = CausalConv3d(channels_in, channels_in * 2, (3, 1, 1))
+
+    def forward(self, x: Tensor, state: StreamState) -> Tensor:
+        if hasattr(self, "time_conv"):
+            # The first frame never enters time_conv: the second chunk sees zeros before it, not the first frame.
+            skip = 1 if state.first else 0
+            if x.shape[2] > skip:
+                pairs = self.time_conv(x[:, :, skip:], state).unflatten(1, (2, -1))  # [B, 2, C, F, H, W]
+                doubled = torch.stack(pairs.unbind(1), dim=3).flatten(2, 3)
+                x = torch.cat((x[:, :, :skip], doubled), dim=2) if skip else doubled
+        frames, back = frames_as_batch(x)
+        return back(self.resample["1"](F.interpolate(frames, scale_factor=2.0, mode="nearest-exact")))
+
+
+class GroupMean(nn.Module):
+    """Parameter-free shortcut on the way down (2.2): space and time folded into channels, then averaged."""
+
+    def __init__(self, channels_out: int, factor_t: int, factor_s: int) -> None:
+        super().__init__()
+        self.channels_out, self.factor_t, self.factor_s = channels_out, factor_t, factor_s
+
+    def forward(self, x: Tensor) -> Tensor:
+        ft, fs = self.factor_t, self.factor_s
+        x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % ft, 0))  # the stream's first frame is paired with zeros before it
+        x = x.unflatten(2, (-1, ft)).unflatten(4, (-1, fs)).unflatten(6, (-1, fs))  # b c t ft h fs w fs
+        x = x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+        return x.unflatten(1, (self.channels_out, -1)).mean(dim=2)
+
+
+class Repeat(nn.Module):
+    """Parameter-free shortcut on the way up (2.2): channels repeated and unfolded into space and time."""
+
+    def __init__(self, channels_in: int, channels_out: int, factor_t: int, factor_s: int) -> None:
+        super().__init__()
+        self.factor_t, self.factor_s = factor_t, factor_s
+        self.repeats = channels_out * factor_t * factor_s * factor_s // channels_in
+
+    def forward(self, x: Tensor, first: bool) -> Tensor:
+        ft, fs = self.factor_t, self.factor_s
+        x = x.repeat_interleave(self.repeats, dim=1).unflatten(1, (-1, ft, fs, fs))  # b c ft fs fs t h w
+        x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(2, 3).flatten(3, 4).flatten(4, 5)
+        return x[:, :, ft - 1 :] if first else x
+
+
+def frames_as_batch(x: Tensor):
+    """[B, C, F, H, W] -> [B * F, C, H, W], and the function that brings such a batch back."""
+    clips = x.shape[0]
+    frames = x.transpose(1, 2).flatten(0, 1)
+    return frames, lambda y: y.unflatten(0, (clips, -1)).transpose(1, 2)

@@ -1,0 +1,203 @@
+"""One clip, from a prompt to frames: `WanFlowMatchingPipeline.render` is the whole job.
+
+The model itself is in wan/dit.py, the sampling in wan/sampling.py and wan/solvers.py, the autoencoder in
+wan/vae.py.
+
+Shape legend: z latent channels, T latent frames of the window, h, w latent rows and columns; B is 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError, ModelError, OutOfDeviceMemory
+from .protocol import ClipRequest, StreamPart
+from .variants import Variant
+from .wan.clip_files import load_image, load_latents, save_frames, save_latents, to_pixels
+from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
+from .wan.machine import Machine
+from .wan.sampling import Pin, Prompts, blend_in, sample
+from .wan.solvers import noise_schedule
+from .wan.text_encoder import TextEncoder
+from .wan.vae import TEMPORAL_STRIDE, StreamState, WanVae
+
+__all__ = [
+    "RenderedClip",
+    "WanCrossAttention",
+    "WanFlowMatchingModel",
+    "WanFlowMatchingPipeline",
+    "WanTimeEmbedding",
+    "WanTransformerBlock",
+]
+
+OnStep = Callable[[int, float, Tensor], None]
+OnDecode = Callable[[int], None]
+
+
+@dataclass
+class RenderedClip:
+    """frames: how many were written.  seconds: part of the job -> time it took."""
+
+    frames: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class WanFlowMatchingPipeline:
+    """A loaded model.  It keeps the decoder's memory of the stream it last decoded, so that chained clips go on
+    without a seam and without decoding anything twice."""
+
+    def __init__(
+        self, variant: Variant, dit: WanFlowMatchingModel, vae: WanVae, text_encoder: TextEncoder, machine: Machine
+    ) -> None:
+        self.variant, self.dit, self.vae, self.text_encoder, self.machine = variant, dit, vae, text_encoder, machine
+        self._decoded: tuple[tuple[object, ...], StreamState] = ((), StreamState())
+
+    @torch.inference_mode()
+    def render(self, request: ClipRequest, on_step: OnStep, on_decode: OnDecode) -> RenderedClip:
+        """Sample a clip's latents, put them on disk, decode them on from the clips before, write its frames.
+
+        on_step(step, sigma, clean latents [1, z, T, h, w]) after each step; on_decode(latents done) after each chunk.
+        Latents that this very request has put on disk before (a render broken off in its decode) are used as they are.
+        """
+        clip, fingerprint = RenderedClip(self.frames_of(request)), request.fingerprint()
+        latents = load_latents(Path(request.latents_file), fingerprint=fingerprint)
+        if latents is None:
+            with timed(clip, "text"):
+                prompts = self.encode_prompts(request)
+            with timed(clip, "start"):
+                pin = self.pinned_start(request)
+                noise = self.noise(request)
+            schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
+            with timed(clip, "sample"):
+                window = sample(
+                    self.dit, noise, prompts, request.guidance, request.solver, schedule, pin=pin,
+                    callback=lambda step, _, clean: on_step(step, schedule.sigmas[step + 1], clean),
+                )  # fmt: skip
+            with timed(clip, "write"):
+                latents, tail = self.split_window(request, window)
+                save_latents(Path(request.latents_file), latents, tail, fingerprint)
+        with timed(clip, "decode"):
+            frames = self.decode(request, latents.to(self.machine.device), on_decode)
+            save_frames(Path(request.frames_file), frames, (clip.frames, request.height, request.width, 3))
+        return clip
+
+    def encode_prompts(self, request: ClipRequest) -> Prompts:
+        """Embed the positive prompt, and the negative one where some guidance differs from 1."""
+        guided = any(scale != 1 for scale in request.guidance)
+        texts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
+        contexts = self.text_encoder.encode(texts).to(self.machine.device)  # [1 or 2, text_len, text_dim]
+        conditionings = [self.dit.condition(context[None]) for context in contexts]
+        return Prompts(conditionings[0], conditionings[1] if guided else None)
+
+    def noise(self, request: ClipRequest) -> Tensor:
+        """The window's noise [1, z, T, h, w], drawn on the compute device from the clip's seed, as officially."""
+        generator = torch.Generator(self.machine.device).manual_seed(request.seed)
+        stride = self.vae.config.spatial_stride
+        shape = (self.vae.config.z_dim, request.latent_frames, request.height // stride, request.width // stride)
+        return torch.randn(shape, generator=generator, device=self.machine.device, dtype=torch.float32)[None]
+
+    def pinned_start(self, request: ClipRequest) -> Pin | None:
+        """The latents the window starts from: a picture, or the last ones of the stream so far."""
+        if request.init_image:
+            picture = load_image(Path(request.init_image), request.width, request.height)
+            clean = self.vae.encode(picture.to(self.machine.device))
+        elif request.prefix_latents:
+            clean = self.stream_latents(request.stream)[:, :, -request.prefix_latents :]
+        else:
+            return None
+        return Pin(clean, self.variant.pin == "timestep0", max(0.0, 1.0 - request.strength))
+
+    def split_window(self, request: ClipRequest, window: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut the sampled window into the clip's new latents and the surplus behind them."""
+        start, end = request.prefix_latents, request.prefix_latents + request.new_latents
+        fresh, tail = window[:, :, start:end], window[:, :, end:]
+        if request.overlap_latents:
+            before = load_latents(Path(request.overlap_file), "tail")
+            if before is not None:
+                fresh = blend_in(fresh, before[:, :, : request.overlap_latents].to(fresh.device))
+        if not torch.isfinite(fresh).all():
+            raise ModelError(
+                "the model made numbers that aren't finite", where=request.model,
+                next_step="try dtype float32, or check the weights with check-model --hashes",
+            )  # fmt: skip
+        return fresh, tail
+
+    def decode(self, request: ClipRequest, latents: Tensor, on_decode: OnDecode) -> Iterator[np.ndarray]:
+        """Decode a clip's latents [1, z, new, h, w] on from its stream; yields uint8 [f, H, W, 3].
+
+        The decoder remembers the stream's last frames.  If it last decoded something else (another shot, or this is
+        a new process), it goes through the stream again first, in the same chunks, so the result is the same.
+        """
+        state = self.decoder_state(request.stream)
+        drop, done = int(request.drop_first), 0
+        for frames in self.vae.decode(latents, state):
+            pixels = to_pixels(frames)[drop:]
+            drop = 0
+            done += 1 if frames.shape[2] == 1 else frames.shape[2] // TEMPORAL_STRIDE
+            on_decode(done)
+            yield pixels
+        whole = (*request.stream, StreamPart(request.latents_file, 0, request.new_latents))
+        self._decoded = (_identity(whole), state)
+
+    def decoder_state(self, stream: tuple[StreamPart, ...]) -> StreamState:
+        """The decoder's memory at the end of a stream."""
+        known, state = self._decoded
+        self._decoded = ((), StreamState())  # whatever happens next, a half-used state is never taken up again
+        if known == _identity(stream):
+            return state
+        state = StreamState()
+        for part in stream:
+            for _ in self.vae.decode(self.stream_latents((part,)), state):
+                pass
+        return state
+
+    def stream_latents(self, stream: tuple[StreamPart, ...]) -> Tensor:
+        """Latents of the stream [1, z, t, h, w], on the device."""
+        parts = []
+        for part in stream:
+            latents = load_latents(Path(part.file))
+            if latents is None or latents.shape[2] < part.first + part.count:
+                raise InputError("latents of an earlier clip are missing", where=part.file, next_step="re-render it")
+            parts.append(latents[:, :, part.first : part.first + part.count])
+        return torch.cat(parts, dim=2).to(self.machine.device)
+
+    @staticmethod
+    def frames_of(request: ClipRequest) -> int:
+        """How many frames the new latents add: 4 each, but the first of a stream is one frame."""
+        first_of_stream = 0 if request.stream else 1
+        return TEMPORAL_STRIDE * (request.new_latents - first_of_stream) + first_of_stream - int(request.drop_first)
+
+
+class timed:
+    """Add the time spent inside to clip.seconds[part], and name an out-of-memory by the part it struck."""
+
+    def __init__(self, clip: RenderedClip, part: str) -> None:
+        self.clip, self.part = clip, part
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        seconds = time.perf_counter() - self.started
+        self.clip.seconds[self.part] = self.clip.seconds.get(self.part, 0.0) + seconds
+        if isinstance(error, torch.OutOfMemoryError):
+            raise OutOfDeviceMemory(
+                f"the device ran out of memory while it was at: {self.part}",
+                next_step="close other programs on the GPU, or choose a smaller size or window; then --resume",
+            ) from error
+
+
+def _identity(stream: tuple[StreamPart, ...]) -> tuple[object, ...]:
+    """What a stream is made of, by the files' state on disk: a re-rendered clip has another one."""
+    parts: list[object] = []
+    for part in stream:
+        stat = Path(part.file).stat()
+        parts.append((part.file, part.first, part.count, stat.st_mtime_ns, stat.st_size))
+    return tuple(parts)

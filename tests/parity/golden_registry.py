@@ -1,0 +1,27 @@
+"""Which function runs which fixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import golden_model
+from golden_format import Difference, Fixture
+
+CASES = {**golden_model.CASES}
+
+_KINDS = {  # a fixture with a name of its own is run by what it says it is
+    "WanModel": golden_model.run_dit,
+    "VaceWanModel": golden_model.run_dit,
+    "WanVAE_ (2.1)": golden_model.run_vae,
+    "WanVAE_ (2.2)": golden_model.run_vae,
+    "Wan2.1 t2v": golden_model.run_e2e_t2v,
+}
+
+
+def runner(fixture: Fixture) -> Callable[[Fixture], list[Difference]]:
+    """The function for a fixture, by its case or else by its model class or pipeline.  Raises KeyError."""
+    if fixture.case in CASES:
+        return CASES[fixture.case]
+    if "in.x_0" in fixture.tensors:
+        return golden_model.run_dit_varlen
+    return _KINDS[fixture.config.get("model_class") or fixture.config["pipeline"]]
