@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .attention import AttentionFn, sdpa
+from .norms import rms_norm
 from .rope import rotary_tables, rotate
 
 PATCH = (1, 2, 2)
@@ -109,7 +110,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class WanSelfAttention(nn.Module):
@@ -123,7 +124,7 @@ class WanSelfAttention(nn.Module):
         self.norm_q, self.norm_k = RMSNorm(dim, config.eps), RMSNorm(dim, config.eps)
         self.attend: AttentionFn = sdpa
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, tables: Tensor) -> Tensor:
         """x [B, L, d], tables of rotary_tables -> [B, L, d]."""
         heads = (self.num_heads, -1)
         q = rotate(self.norm_q(self.q(x)).unflatten(2, heads), tables)
@@ -179,9 +180,7 @@ class WanTransformerBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
-    def forward(
-        self, x: Tensor, time: Tensor, keys_values: tuple[Tensor, ...], tables: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, keys_values: tuple[Tensor, ...], tables: Tensor) -> Tensor:
         """x [B, L, d], time [B, n, 6, d] float32 -> [B, L, d]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (self.modulation.float() + time).unbind(2)
         y = modulate(self.norm(x), shift_a, scale_a).to(x.dtype)
@@ -303,7 +302,7 @@ class WanFlowMatchingModel(nn.Module):
         vace_context: Tensor,
         rows: Tensor,
         conditioning: Conditioning,
-        tables: tuple[Tensor, Tensor],
+        tables: Tensor,
     ) -> dict[int, Tensor]:
         """Run the VACE branch on the noisy tokens; returns main block index -> [B, L, d] to add after it."""
         hints, control = {}, self.embed_patches(self.vace_patch_embedding, vace_context)

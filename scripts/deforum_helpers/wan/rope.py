@@ -15,17 +15,16 @@ from torch import Tensor
 THETA = 10000.0
 
 
-def rotary_tables(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for a grid of (frames, rows, columns) tokens.
+def rotary_tables(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Tensor:
+    """Angles for a grid of (frames, rows, columns) tokens, as cosines and sines.
 
-    Returns two [L, 1, D] float32, each angle twice in a row, so that applying them is two multiply-adds.
-    The tables are computed in float64, as officially, and kept for the last few grids.
+    Returns [L, 1, D / 2, 2] float32.  Computed in float64, as officially, and kept for the last few grids.
     """
     return _rotary_tables(tuple(grid), head_dim, str(device))
 
 
 @lru_cache(maxsize=8)
-def _rotary_tables(grid: tuple[int, int, int], head_dim: int, device: str) -> tuple[Tensor, Tensor]:
+def _rotary_tables(grid: tuple[int, int, int], head_dim: int, device: str) -> Tensor:
     frames, rows, columns = grid
     side = 2 * (head_dim // 6)
     angles = [
@@ -33,18 +32,28 @@ def _rotary_tables(grid: tuple[int, int, int], head_dim: int, device: str) -> tu
         _axis_angles(rows, side)[None, :, None].expand(frames, rows, columns, -1),
         _axis_angles(columns, side)[None, None, :].expand(frames, rows, columns, -1),
     ]
-    angle = torch.cat(angles, dim=-1).flatten(0, 2).repeat_interleave(2, dim=-1)[:, None]  # [L, 1, D]
-    return angle.cos().float().to(device), angle.sin().float().to(device)
+    angle = torch.cat(angles, dim=-1).flatten(0, 2)[:, None]  # [L, 1, D / 2]
+    with torch.inference_mode(False):  # kept tables may be wanted by a training later
+        return torch.stack((angle.cos(), angle.sin()), dim=-1).float().to(device)
 
 
 def _axis_angles(length: int, width: int) -> Tensor:
-    frequencies = THETA ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.outer(torch.arange(length, dtype=torch.float64), frequencies)  # [length, width / 2]
+    with torch.inference_mode(False):
+        frequencies = THETA ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+        return torch.outer(torch.arange(length, dtype=torch.float64), frequencies)  # [length, width / 2]
 
 
-def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each interleaved pair of x [B, L, H, D] by its token's angles.  Returns x's shape and dtype."""
-    cos, sin = tables
+def rotate(x: Tensor, tables: Tensor) -> Tensor:
+    """Turn each interleaved pair of x [B, L, H, D] by its token's angles.  Returns x's shape and dtype.
+
+    The turn is in float32.  On a CPU it is one complex product, a tenth of the time of its real parts; elsewhere
+    the real parts, which compilers can fuse with what stands around them.
+    """
     pairs = x.float().unflatten(-1, (-1, 2))
-    turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-    return torch.addcmul(x.float() * cos, turned, sin).to(x.dtype)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(tables))
+    else:
+        cos, sin = tables.unbind(-1)
+        even, odd = pairs.unbind(-1)
+        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+    return turned.flatten(-2).to(x.dtype)

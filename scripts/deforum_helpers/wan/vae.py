@@ -106,7 +106,7 @@ class Encoder(nn.Module):
         self.head = _head(widths[-1], config.z_dim * 2)
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
-        x = self.conv1(x, state)
+        x = self.conv1(x.contiguous(memory_format=torch.channels_last_3d), state)
         for layer in (*self.downsamples, *self.middle):
             x = layer(x, state)
         return self.head["2"](F.silu(self.head["0"](x)), state)
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
         self.head = _head(wide, config.pixel_channels)
 
     def forward(self, z: Tensor, state: StreamState) -> Tensor:
-        x = self.conv1(z, state)
+        x = self.conv1(z.contiguous(memory_format=torch.channels_last_3d), state)
         for layer in (*self.middle, *self.upsamples):
             x = layer(x, state)
         return self.head["2"](F.silu(self.head["0"](x)), state)
