@@ -20,10 +20,11 @@ from torch import Tensor
 from .errors import InputError, ModelError, OutOfDeviceMemory
 from .protocol import ClipRequest, StreamPart
 from .variants import Variant
-from .wan.clip_files import load_image, load_latents, save_frames, save_latents, to_pixels
+from .wan.clip_files import load_latents, save_frames, save_latents, to_pixels
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
 from .wan.machine import Machine
-from .wan.sampling import Pin, Prompts, blend_in, sample
+from .wan.pictures import cover, load_picture
+from .wan.sampling import Pin, Prompts, blend_in, guided_model, sample
 from .wan.solvers import noise_schedule
 from .wan.text_encoder import TextEncoder
 from .wan.vae import TEMPORAL_STRIDE, StreamState, WanVae
@@ -76,8 +77,9 @@ class WanFlowMatchingPipeline:
                 noise = self.noise(request)
             schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
             with timed(clip, "sample"):
+                model = guided_model(self.dit, prompts, request.guidance, noise)
                 window = sample(
-                    self.dit, noise, prompts, request.guidance, request.solver, schedule, pin=pin,
+                    model, noise, request.solver, schedule, pin=pin,
                     callback=lambda step, _, clean: on_step(step, schedule.sigmas[step + 1], clean),
                 )  # fmt: skip
             with timed(clip, "write"):
@@ -106,7 +108,7 @@ class WanFlowMatchingPipeline:
     def pinned_start(self, request: ClipRequest) -> Pin | None:
         """The latents the window starts from: a picture, or the last ones of the stream so far."""
         if request.init_image:
-            picture = load_image(Path(request.init_image), request.width, request.height)
+            picture = cover(load_picture(Path(request.init_image)), request.width, request.height)
             clean = self.vae.encode(picture.to(self.machine.device))
         elif request.prefix_latents:
             clean = self.stream_latents(request.stream)[:, :, -request.prefix_latents :]

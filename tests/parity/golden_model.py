@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from deforum_helpers.wan.dit import DitConfig, WanFlowMatchingModel, sinusoid
 from deforum_helpers.wan.image_condition import given_frames_mask
 from deforum_helpers.wan.rope import rotary_tables, rotate
-from deforum_helpers.wan.sampling import Prompts, guided_model, sample
+from deforum_helpers.wan.sampling import Prompts, guided_model
 from deforum_helpers.wan.solvers import SOLVERS, noise_schedule
 from deforum_helpers.wan.vae import StreamState, VaeConfig, WanVae
 from golden_format import (
@@ -18,9 +18,7 @@ from golden_format import (
     DIT,
     ENCODE,
     GOLDEN,
-    LATENTS,
     SOLVER,
-    VIDEO,
     Difference,
     Fixture,
     difference,
@@ -187,31 +185,6 @@ def guide(fixture: Fixture, scale: float) -> Tensor:
     return model(noise, torch.zeros(1))
 
 
-def run_e2e_t2v(fixture: Fixture) -> list[Difference]:
-    """The official generate(): noise from the seed, two solvers, guidance, decode."""
-    config, out = fixture.config, []
-    dit = build_dit(config["dit"], 0, fixture.part("w.dit."))
-    vae = build_vae(load_vae_fixture(fixture, "vae21"))
-    noise = torch.randn(fixture["in.noise"].shape, generator=torch.Generator().manual_seed(config["seed"]))
-    out.append(difference("in.noise", noise, fixture, 0))
-    prompts = Prompts(dit.condition(fixture["in.context"][None]), dit.condition(fixture["in.context_null"][None]))
-    for official, steps in config["steps"].items():
-        schedule = noise_schedule(SOLVER_NAMES[official], steps, config["shift"])
-        out.append(difference(f"out.{official}.timesteps", torch.tensor(schedule.timesteps), fixture, SOLVER))
-        path = [noise]
-        latents = sample(
-            dit, noise[None], prompts, (config["guide_scale"],), SOLVER_NAMES[official], schedule,
-            callback=lambda _, x, __, path=path: path.append(x[0]),
-        )  # fmt: skip
-        for name, conditioning in (("cond_0", prompts.positive), ("uncond_0", prompts.negative)):
-            first = dit(noise[None], torch.tensor([schedule.timesteps[0]]), conditioning)[0]
-            out.append(difference(f"out.{official}.{name}", first, fixture, DIT))
-        out.append(difference(f"out.{official}.latents", torch.stack(path), fixture, LATENTS))
-        video = torch.cat(list(vae.decode(latents)), dim=2)[0]
-        out.append(difference(f"out.{official}.video", video, fixture, VIDEO))
-    return out
-
-
 CASES = {
     "primitives": run_primitives,
     "dit_t2v": run_dit,
@@ -225,5 +198,4 @@ CASES = {
     "vae21": run_vae,
     "vae22": run_vae,
     "schedulers": run_schedulers,
-    "e2e_t2v": run_e2e_t2v,
 }

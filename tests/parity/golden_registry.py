@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import golden_e2e
 import golden_model
 from golden_format import Difference, Fixture
 
-CASES = {**golden_model.CASES}
+CASES = {**golden_model.CASES, **golden_e2e.CASES}
 
 _KINDS = {  # a fixture with a name of its own is run by what it says it is
     "WanModel": golden_model.run_dit,
     "VaceWanModel": golden_model.run_dit,
     "WanVAE_ (2.1)": golden_model.run_vae,
     "WanVAE_ (2.2)": golden_model.run_vae,
-    "Wan2.1 t2v": golden_model.run_e2e_t2v,
+    "VisionTransformer (use_31_block)": golden_e2e.run_image_encoder,
+    "Wan2.1 t2v": golden_e2e.run_t2v,
+    "Wan2.1 i2v": golden_e2e.run_images,
+    "Wan2.1 flf2v": golden_e2e.run_images,
+    "Wan2.1 vace": golden_e2e.run_vace,
+    "Wan2.2 t2v A14B": golden_e2e.run_experts,
+    "Wan2.2 i2v A14B": golden_e2e.run_experts,
+    "Wan2.2 ti2v 5B": golden_e2e.run_ti2v,
 }
 
 

@@ -98,25 +98,6 @@ def save_preview(path: Path, frame: np.ndarray) -> None:
         Image.fromarray(frame).save(part, "JPEG", quality=85)
 
 
-def load_image(path: Path, width: int, height: int) -> Tensor:
-    """A picture as [1, 3, 1, H, W] in [-1, 1], scaled to cover the frame and cropped at its centre."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            picture = image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"not a picture ({error})", where=str(path), next_step="give a PNG, JPEG or WebP file"
-        ) from error
-    scale = max(width / picture.width, height / picture.height)
-    size = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
-    if size != picture.size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    pixels = np.array(picture.crop((left, top, left + width, top + height)))  # a copy: torch wants it writable
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None, :, None].float().div(127.5).sub(1)
-
-
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .dit import Conditioning, WanFlowMatchingModel
+from .dit import Conditioning
 from .solvers import SOLVERS, Callback, NoiseSchedule, Velocity
+
+Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
+GuidedModel = Callable[[Tensor, Tensor], Tensor]
 
 BATCHED_TOKENS = 8192  # up to here one pass over both prompts beats two; beyond, it only doubles the memory
 
@@ -39,10 +42,8 @@ class Prompts:
 
 
 def sample(
-    dit: WanFlowMatchingModel,
+    model: GuidedModel,
     noise: Tensor,
-    prompts: Prompts,
-    guidance: tuple[float, ...],
     solver: str,
     schedule: NoiseSchedule,
     *,
@@ -52,11 +53,10 @@ def sample(
 ) -> Tensor:
     """Integrate the flow from noise to clean latents.
 
-    noise: [B, z, T, h, w] float32.  guidance: one scale per latent frame, or one for all.
+    model: of guided_model or switch_experts.  noise: [B, z, T, h, w] float32.
     channels: further input channels of the model (mask and image latents), [B, c, T, h, w].
     Returns [B, z, T, h, w] float32; pinned latents come back as given unless released on the way.
     """
-    model = guided_model(dit, prompts, guidance, noise)
     velocity, start = model_velocity(model, schedule, channels), noise
     if pin is not None:
         velocity, start = pinned_velocity(model, schedule, channels, pin, noise), noise.clone()
@@ -67,11 +67,10 @@ def sample(
     return latents
 
 
-def guided_model(
-    dit: WanFlowMatchingModel, prompts: Prompts, guidance: tuple[float, ...], noise: Tensor
-) -> Callable[[Tensor, Tensor], Tensor]:
+def guided_model(dit: Backbone, prompts: Prompts, guidance: tuple[float, ...], noise: Tensor) -> GuidedModel:
     """(model input, timesteps) -> velocity with classifier-free guidance, by one pass or two.
 
+    guidance: one scale per latent frame, or one for all.  noise: tells size, dtype and device.
     Guidance of 1 everywhere needs no unconditional pass at all.
     """
     if prompts.negative is None or all(scale == 1 for scale in guidance):
@@ -94,9 +93,12 @@ def guided_model(
     return one_pass
 
 
-def model_velocity(
-    model: Callable[[Tensor, Tensor], Tensor], schedule: NoiseSchedule, channels: Tensor | None
-) -> Velocity:
+def switch_experts(high: GuidedModel, low: GuidedModel, boundary: float) -> GuidedModel:
+    """Wan 2.2's two experts: the high-noise one from timestep boundary * 1000 on, else the low-noise one."""
+    return lambda x, t: (high if t.max().item() >= boundary * 1000 else low)(x, t)
+
+
+def model_velocity(model: GuidedModel, schedule: NoiseSchedule, channels: Tensor | None) -> Velocity:
     """The solver's view of a model that starts from noise alone."""
 
     def velocity(latents: Tensor, step: int) -> Tensor:
@@ -107,7 +109,7 @@ def model_velocity(
 
 
 def pinned_velocity(
-    model: Callable[[Tensor, Tensor], Tensor],
+    model: GuidedModel,
     schedule: NoiseSchedule,
     channels: Tensor | None,
     pin: Pin,
