@@ -19,15 +19,13 @@ from torch import Tensor
 
 from .errors import InputError, ModelError, OutOfDeviceMemory
 from .protocol import ClipRequest, StreamPart
-from .variants import Variant
 from .wan.clip_files import load_latents, save_frames, save_latents, to_pixels
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
-from .wan.machine import Machine
+from .wan.loading import Parts
 from .wan.pictures import cover, load_picture
 from .wan.sampling import Pin, Prompts, blend_in, guided_model, sample
 from .wan.solvers import noise_schedule
-from .wan.text_encoder import TextEncoder
-from .wan.vae import TEMPORAL_STRIDE, StreamState, WanVae
+from .wan.vae import TEMPORAL_STRIDE, StreamState
 
 __all__ = [
     "RenderedClip",
@@ -54,10 +52,9 @@ class WanFlowMatchingPipeline:
     """A loaded model.  It keeps the decoder's memory of the stream it last decoded, so that chained clips go on
     without a seam and without decoding anything twice."""
 
-    def __init__(
-        self, variant: Variant, dit: WanFlowMatchingModel, vae: WanVae, text_encoder: TextEncoder, machine: Machine
-    ) -> None:
-        self.variant, self.dit, self.vae, self.text_encoder, self.machine = variant, dit, vae, text_encoder, machine
+    def __init__(self, parts: Parts) -> None:
+        self.variant, self.machine = parts.variant, parts.machine
+        self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
         self._decoded: tuple[tuple[object, ...], StreamState] = ((), StreamState())
 
     @torch.inference_mode()

@@ -135,17 +135,19 @@ class Service:
 
     def _load(self, request: ClipRequest | InspectRequest):
         """The pipeline of a model on a device, loaded unless it is the one in hand."""
-        from .wan.loading import load_pipeline
+        from .wan.loading import load_parts
         from .wan.machine import choose_machine
+        from .wan_flow_matching import WanFlowMatchingPipeline
 
         key = (request.model, request.device, request.dtype)
         if key != self._key or self._pipeline is None:
             self._free_device()  # the old model first: two seldom fit
             machine = choose_machine(request.device, request.dtype)
-            self._pipeline = load_pipeline(
-                Path(request.model), machine,
-                lambda part, seconds, note: self.channel.send(Loading(request.id, part, seconds, note)),
-            )  # fmt: skip
+
+            def on_loading(part: str, seconds: float, note: str) -> None:
+                self.channel.send(Loading(request.id, part, seconds, note))
+
+            self._pipeline = WanFlowMatchingPipeline(load_parts(request.model, machine, on_loading))
             self._key = key
         return self._pipeline
 

@@ -174,14 +174,14 @@ class WanVae(nn.Module):
         ends = [1, *range(1 + frames_per_chunk, frames, frames_per_chunk), frames]
         for start, end in zip([0, *ends], ends, strict=False):
             if end > start:
-                means.append(self.moments(video[:, :, start:end].to(self.dtype), state)[0].float())
+                means.append(self.moments(video[:, :, start:end].to(self.conv1.weight.dtype), state)[0].float())
         mean, std = self.statistics(video.device)
         return (torch.cat(means, dim=2) - mean) / std
 
     def decode_chunk(self, latents: Tensor, state: StreamState) -> Tensor:
         """The next latents of a stream [B, z, T, h, w], normalised -> their frames, float32, not clamped."""
         mean, std = self.statistics(latents.device)
-        z = self.conv2((latents.float() * std + mean).to(self.dtype), state)
+        z = self.conv2((latents.float() * std + mean).to(self.conv2.weight.dtype), state)
         frames = unfold_pixels(self.decoder(z, state), self.config.pixel_patch)
         state.first = False
         return frames.float()
@@ -205,10 +205,6 @@ class WanVae(nn.Module):
             torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1, 1)
             for values in (self.latents_mean, self.latents_std)
         )
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.conv1.weight.dtype
 
 
 def fold_pixels(video: Tensor, patch: int) -> Tensor:

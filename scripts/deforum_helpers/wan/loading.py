@@ -1,0 +1,129 @@
+"""A model on disk -> a pipeline's parts, on the device and in the dtypes they work in."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..model_files import ModelInfo, PartInfo, inspect_model
+from ..variants import VAES, Variant
+from .attention import pick_attention
+from .dit import DitConfig, WanFlowMatchingModel, WanSelfAttention
+from .machine import Machine
+from .text_cache import EmbeddingCache
+from .text_encoder import TextEncoder
+from .vae import VaeConfig, WanVae
+from .weights import load_module
+
+OnLoading = Callable[[str, float, str], None]
+
+# Officially in float32 whatever the rest is in: small, and every later number hangs on them.
+_FULL_PRECISION = ("time_embedding.", "time_projection.", "head.", ".modulation")
+
+
+@dataclass
+class Parts:
+    """What a pipeline works with."""
+
+    variant: Variant
+    dit: WanFlowMatchingModel
+    vae: WanVae
+    text_encoder: TextEncoder
+    machine: Machine
+
+
+def load_parts(model: str, machine: Machine, on_loading: OnLoading) -> Parts:
+    """Load a model for rendering.
+
+    model: a folder, a backbone's file, or a ModelInfo.reference.  on_loading(part, seconds, note): seconds is 0
+    when a part begins.  The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError.
+    """
+    info = inspect_model(model).require()
+    dit = _timed(on_loading, "dit", info, lambda part: load_dit(part, info.row, machine))
+    vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
+    text_encoder = TextEncoder(
+        info.parts["text_encoder"], info.parts["tokenizer"], info.row.text_len, machine.device, machine.dtype,
+        EmbeddingCache(cache_folder() / "text"),
+    )  # fmt: skip
+    return Parts(info.row, dit, vae, text_encoder, machine)
+
+
+def load_dit(part: PartInfo, variant: Variant, machine: Machine) -> WanFlowMatchingModel:
+    """The backbone of a variant, with the fastest attention this machine has."""
+    config = DitConfig(
+        dim=variant.dim,
+        ffn_dim=variant.ffn_dim,
+        num_heads=variant.num_heads,
+        num_layers=variant.num_layers,
+        in_dim=variant.in_dim,
+        out_dim=variant.out_dim,
+        freq_dim=variant.freq_dim,
+        text_dim=variant.text_dim,
+        text_len=variant.text_len,
+        image_dim=variant.image_dim if variant.image_tokens else 0,
+        first_last=variant.image_pos_emb,
+        vace_layers=variant.vace_layers,
+        vace_in_dim=variant.vace_in_dim,
+    )
+
+    def dtype(name: str) -> torch.dtype:
+        return torch.float32 if any(mark in f"{name}" for mark in _FULL_PRECISION) else machine.dtype
+
+    dit = load_module(lambda: WanFlowMatchingModel(config), part, machine.device, dtype)
+    attention = pick_attention(machine.device, machine.dtype, variant.head_dim)
+    for module in dit.modules():
+        if isinstance(module, WanSelfAttention):
+            module.attend = attention.run
+    return dit
+
+
+def load_vae(part: PartInfo, variant: Variant, machine: Machine) -> WanVae:
+    """The autoencoder; its encoder stays in float32, since what it makes starts long chains."""
+    row = VAES[variant.vae]
+    config = VaeConfig(
+        dim=part.sizes["dim"],
+        dec_dim=part.sizes["decoder_dim"],
+        z_dim=row.z_dim,
+        dim_mult=row.dim_mult,
+        num_res_blocks=row.num_res_blocks,
+        temporal_downsample=row.temporal_downsample,
+        shortcuts=row.patch > 1,
+        pixel_patch=row.patch,
+    )
+
+    def dtype(name: str) -> torch.dtype:
+        return torch.float32 if name.startswith(("encoder.", "conv1.")) else machine.dtype
+
+    def build() -> WanVae:
+        return WanVae(config, row.latents_mean, row.latents_std)
+
+    return load_module(build, part, machine.device, dtype)
+
+
+def cache_folder() -> Path:
+    """Where embedded prompts are kept: DEFORUM_WAN_CACHE, else the platform's place for caches."""
+    if chosen := os.environ.get("DEFORUM_WAN_CACHE"):
+        return Path(chosen)
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", home / ".cache"))
+    return base / "deforum-wan"
+
+
+def _timed(on_loading: OnLoading, name: str, info: ModelInfo, load: Callable[[PartInfo], object]):
+    part = info.parts[name]
+    on_loading(name, 0.0, part.describe())
+    started = time.perf_counter()
+    module = load(part)
+    on_loading(name, time.perf_counter() - started, part.describe())
+    return module
