@@ -49,10 +49,11 @@ class ClipRequest:
     """Render one clip.
 
     guidance: one guidance_scale per latent frame of the window, length latent_frames.
+    low_noise_guidance: the same for the low-noise expert of models that have two; () = as guidance.
     stream: the latents of this shot that come before the clip's new ones, in order; the decoder goes on
         from their end, and the last prefix_latents of them are the pinned start of the window.
     strength: how long the pinned start is held, 1 = through the last step, 0.4 = while sigma > 0.6.
-    init_image: RGB picture that is frame 0 of the window ("" = none).
+    init_image, end_image: RGB pictures that are the first and the last frame of the window ("" = none).
     drop_first: leave frame 0 out of frames_file, because the clip before already ends with it.
     history: what the window starts from, as a hash of the clips before and of the pictures given ("" = nothing).
     tail: latents beyond prefix and new ones (latent_frames - prefix_latents - new_latents) are trimmed from the
@@ -85,6 +86,7 @@ class ClipRequest:
     overlap_file: str = ""
     init_image: str = ""
     end_image: str = ""
+    low_noise_guidance: tuple[float, ...] = ()
     drop_first: bool = False
     history: str = ""
     loras: tuple[LoraUse, ...] = ()
@@ -248,7 +250,7 @@ def _decode(line: bytes, tag: str, known: dict[str, type]) -> Any:
     for name, build in (("stream", StreamPart), ("loras", LoraUse)):
         if name in raw:
             raw[name] = tuple(build(**part) for part in raw[name])
-    for name in ("guidance", "choices"):
+    for name in ("guidance", "low_noise_guidance", "choices"):
         if name in raw:
             raw[name] = tuple(raw[name])
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from .errors import InputError, ModelError, OutOfDeviceMemory
 from .protocol import ClipRequest, StreamPart
 from .wan.clip_files import load_latents, save_frames, save_latents, to_pixels
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
+from .wan.image_condition import image_channels, vace_context
 from .wan.loading import Parts
 from .wan.pictures import cover, load_picture
-from .wan.sampling import Pin, Prompts, blend_in, guided_model, sample
+from .wan.sampling import GuidedModel, Pin, Prompts, blend_in, guided_model, sample, switch_experts
 from .wan.solvers import noise_schedule
 from .wan.vae import TEMPORAL_STRIDE, StreamState
 
@@ -48,13 +50,28 @@ class RenderedClip:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a window starts from.  Which field is used depends on how the weights were trained.
+
+    pin: latents held at the start.  channels: mask and image latents beside the noise, [1, c, T, h, w].
+    image_tokens: of the image encoder, [1 or 2, 257, c].  vace: VACE's context, [1, 96, T, h, w].
+    """
+
+    pin: Pin | None = None
+    channels: Tensor | None = None
+    image_tokens: Tensor | None = None
+    vace: Tensor | None = None
+
+
 class WanFlowMatchingPipeline:
     """A loaded model.  It keeps the decoder's memory of the stream it last decoded, so that chained clips go on
     without a seam and without decoding anything twice."""
 
     def __init__(self, parts: Parts) -> None:
         self.variant, self.machine = parts.variant, parts.machine
-        self.dit, self.vae, self.text_encoder = parts.dit, parts.vae, parts.text_encoder
+        self.dits, self.vae = parts.dits, parts.vae
+        self.text_encoder, self.image_encoder = parts.text_encoder, parts.image_encoder
         self._decoded: tuple[tuple[object, ...], StreamState] = ((), StreamState())
 
     @torch.inference_mode()
@@ -68,17 +85,20 @@ class WanFlowMatchingPipeline:
         latents = load_latents(Path(request.latents_file), fingerprint=fingerprint)
         if latents is None:
             with timed(clip, "text"):
-                prompts = self.encode_prompts(request)
+                contexts = self.encode_prompts(request)
             with timed(clip, "start"):
-                pin = self.pinned_start(request)
-                noise = self.noise(request)
+                noise, given = self.noise(request), self.given(request)
             schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
             with timed(clip, "sample"):
-                model = guided_model(self.dit, prompts, request.guidance, noise)
                 window = sample(
-                    model, noise, request.solver, schedule, pin=pin,
+                    self.guided(request, contexts, noise, given),
+                    noise,
+                    request.solver,
+                    schedule,
+                    pin=given.pin,
+                    channels=given.channels,
                     callback=lambda step, _, clean: on_step(step, schedule.sigmas[step + 1], clean),
-                )  # fmt: skip
+                )
             with timed(clip, "write"):
                 latents, tail = self.split_window(request, window)
                 save_latents(Path(request.latents_file), latents, tail, fingerprint)
@@ -87,13 +107,22 @@ class WanFlowMatchingPipeline:
             save_frames(Path(request.frames_file), frames, (clip.frames, request.height, request.width, 3))
         return clip
 
-    def encode_prompts(self, request: ClipRequest) -> Prompts:
-        """Embed the positive prompt, and the negative one where some guidance differs from 1."""
-        guided = any(scale != 1 for scale in request.guidance)
+    def encode_prompts(self, request: ClipRequest) -> Tensor:
+        """Contexts [1 or 2, text_len, text_dim]: the prompt, and the negative one where guidance differs from 1."""
+        guided = any(scale != 1 for scale in (*request.guidance, *request.low_noise_guidance))
         texts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
-        contexts = self.text_encoder.encode(texts).to(self.machine.device)  # [1 or 2, text_len, text_dim]
-        conditionings = [self.dit.condition(context[None]) for context in contexts]
-        return Prompts(conditionings[0], conditionings[1] if guided else None)
+        return self.text_encoder.encode(texts).to(self.machine.device)
+
+    def guided(self, request: ClipRequest, contexts: Tensor, noise: Tensor, given: Given) -> GuidedModel:
+        """The model, or the two experts, with everything a step needs but latents and timestep."""
+        guidances = (request.guidance, request.low_noise_guidance or request.guidance)
+        models = []
+        for dit, guidance in zip(self.dits, guidances, strict=False):
+            conditionings = [dit.condition(context[None], given.image_tokens) for context in contexts]
+            prompts = Prompts(conditionings[0], conditionings[1] if len(conditionings) == 2 else None)
+            backbone = dit if given.vace is None else partial(dit, vace_context=given.vace)
+            models.append(guided_model(backbone, prompts, guidance, noise))
+        return models[0] if len(models) == 1 else switch_experts(*models, self.variant.boundary)
 
     def noise(self, request: ClipRequest) -> Tensor:
         """The window's noise [1, z, T, h, w], drawn on the compute device from the clip's seed, as officially."""
@@ -102,16 +131,49 @@ class WanFlowMatchingPipeline:
         shape = (self.vae.config.z_dim, request.latent_frames, request.height // stride, request.width // stride)
         return torch.randn(shape, generator=generator, device=self.machine.device, dtype=torch.float32)[None]
 
-    def pinned_start(self, request: ClipRequest) -> Pin | None:
-        """The latents the window starts from: a picture, or the last ones of the stream so far."""
-        if request.init_image:
-            picture = cover(load_picture(Path(request.init_image)), request.width, request.height)
-            clean = self.vae.encode(picture.to(self.machine.device))
-        elif request.prefix_latents:
+    def given(self, request: ClipRequest) -> Given:
+        """What the window starts from (and ends in), in the form that these weights take it."""
+        row, release = self.variant, max(0.0, 1.0 - request.strength)
+        pictures = [self.picture(path, request) for path in (request.init_image, request.end_image)]
+        if row.vace_layers:
+            return Given(vace=self.vace_context(request, *pictures))
+        if row.condition_channels:
+            first, last = pictures
+            if first is None:
+                raise InputError(
+                    f"{row.title} starts from a picture and none was given", where="init_image",
+                    next_step="give init_image, or choose a text-to-video model",
+                )  # fmt: skip
+            frames = TEMPORAL_STRIDE * (request.latent_frames - 1) + 1
+            channels = image_channels(self.vae, frames, first, last)
+            tokens = None
+            if self.image_encoder is not None:
+                shown = torch.stack([first, first if last is None else last][: row.image_tokens // 257])
+                tokens = self.image_encoder(shown)
+            return Given(channels=channels, image_tokens=tokens)
+        at_zero = row.pin == "timestep0"
+        if pictures[0] is not None:
+            return Given(pin=Pin(self.vae.encode(pictures[0][None, :, None]), at_zero, release))
+        if request.prefix_latents:
             clean = self.stream_latents(request.stream)[:, :, -request.prefix_latents :]
-        else:
+            return Given(pin=Pin(clean, at_zero, release))
+        return Given()
+
+    def picture(self, path: str, request: ClipRequest) -> Tensor | None:
+        """A picture [3, H, W] in [-1, 1] on the device, or None for ""."""
+        if not path:
             return None
-        return Pin(clean, self.variant.pin == "timestep0", max(0.0, 1.0 - request.strength))
+        return cover(load_picture(Path(path)), request.width, request.height)[0, :, 0].to(self.machine.device)
+
+    def vace_context(self, request: ClipRequest, first: Tensor | None, last: Tensor | None) -> Tensor:
+        """VACE's channels [1, 96, T, h, w]: given pictures are kept, all else (mid grey) is made anew."""
+        frames = TEMPORAL_STRIDE * (request.latent_frames - 1) + 1
+        video = torch.zeros(3, frames, request.height, request.width, device=self.machine.device)
+        mask = torch.ones(1, frames, request.height, request.width, device=self.machine.device)
+        for index, picture in ((0, first), (frames - 1, last)):
+            if picture is not None:
+                video[:, index], mask[:, index] = picture, 0
+        return vace_context(self.vae, video, mask)
 
     def split_window(self, request: ClipRequest, window: Tensor) -> tuple[Tensor, Tensor]:
         """Cut the sampled window into the clip's new latents and the surplus behind them."""

@@ -78,9 +78,10 @@ def picture(fixture: Fixture, name: str) -> Tensor:
 
 
 def image_encoder(config: dict[str, Any], weights: dict[str, Tensor]) -> ImageEncoder:
-    names = ("image_size", "patch_size", "dim", "mlp_ratio", "out_dim", "num_heads", "num_layers")
+    names = ("image_size", "patch_size", "dim", "mlp_ratio", "num_heads", "num_layers")
     encoder = ImageEncoder(ImageEncoderConfig(**{name: config[name] for name in names}, eps=config["norm_eps"]))
-    encoder.load_state_dict(weights, strict=True)
+    used = {name: value for name, value in weights.items() if name != "head" and not name.startswith("post_norm.")}
+    encoder.load_state_dict(used, strict=True)
     return encoder.eval()
 
 

@@ -22,7 +22,6 @@ class ImageEncoderConfig:
     patch_size: int = 14
     dim: int = 1280
     mlp_ratio: int = 4
-    out_dim: int = 1024
     num_heads: int = 16
     num_layers: int = 32
     eps: float = 1e-5
@@ -54,7 +53,7 @@ class EncoderBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """The visual tower, whole, so that a file loads strictly; `forward` leaves out what Wan doesn't use."""
+    """The visual tower without its final norm and projection, which Wan doesn't use."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
@@ -63,9 +62,8 @@ class ImageEncoder(nn.Module):
         self.patch_embedding = nn.Conv2d(3, dim, config.patch_size, config.patch_size, bias=False)
         self.cls_embedding = nn.Parameter(torch.randn(1, 1, dim) / dim**0.5)
         self.pos_embedding = nn.Parameter(torch.randn(1, patches + 1, dim) / dim**0.5)
-        self.pre_norm, self.post_norm = nn.LayerNorm(dim, config.eps), nn.LayerNorm(dim, config.eps)
+        self.pre_norm = nn.LayerNorm(dim, config.eps)
         self.transformer = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_layers))
-        self.head = nn.Parameter(torch.randn(dim, config.out_dim) / dim**0.5)
 
     def forward(self, pictures: Tensor, blocks: int | None = None) -> Tensor:
         """Pictures [B, 3, H, W] of any size, in [-1, 1] -> tokens [B, P, c] after all blocks but the last.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from ..model_files import ModelInfo, PartInfo, inspect_model
 from ..variants import VAES, Variant
 from .attention import pick_attention
 from .dit import DitConfig, WanFlowMatchingModel, WanSelfAttention
+from .image_encoder import ImageEncoder, ImageEncoderConfig
 from .machine import Machine
 from .text_cache import EmbeddingCache
 from .text_encoder import TextEncoder
@@ -32,9 +34,10 @@ class Parts:
     """What a pipeline works with."""
 
     variant: Variant
-    dit: WanFlowMatchingModel
+    dits: tuple[WanFlowMatchingModel, ...]  # one, or the high-noise and the low-noise expert
     vae: WanVae
     text_encoder: TextEncoder
+    image_encoder: ImageEncoder | None
     machine: Machine
 
 
@@ -45,13 +48,17 @@ def load_parts(model: str, machine: Machine, on_loading: OnLoading) -> Parts:
     when a part begins.  The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError.
     """
     info = inspect_model(model).require()
-    dit = _timed(on_loading, "dit", info, lambda part: load_dit(part, info.row, machine))
+    names = ("dit_high", "dit_low") if info.row.experts else ("dit",)
+    dits = tuple(_timed(on_loading, name, info, lambda part: load_dit(part, info.row, machine)) for name in names)
     vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
     text_encoder = TextEncoder(
         info.parts["text_encoder"], info.parts["tokenizer"], info.row.text_len, machine.device, machine.dtype,
         EmbeddingCache(cache_folder() / "text"),
     )  # fmt: skip
-    return Parts(info.row, dit, vae, text_encoder, machine)
+    image_encoder = None
+    if info.row.image_tokens:
+        image_encoder = _timed(on_loading, "image_encoder", info, lambda part: load_image_encoder(part, machine))
+    return Parts(info.row, dits, vae, text_encoder, image_encoder, machine)
 
 
 def load_dit(part: PartInfo, variant: Variant, machine: Machine) -> WanFlowMatchingModel:
@@ -104,6 +111,22 @@ def load_vae(part: PartInfo, variant: Variant, machine: Machine) -> WanVae:
         return WanVae(config, row.latents_mean, row.latents_std)
 
     return load_module(build, part, machine.device, dtype)
+
+
+def load_image_encoder(part: PartInfo, machine: Machine) -> ImageEncoder:
+    """CLIP's visual tower, sizes as in the file."""
+    sizes = part.sizes
+    config = ImageEncoderConfig(
+        image_size=sizes["patch"] * math.isqrt(sizes["tokens"] - 1),
+        patch_size=sizes["patch"],
+        dim=sizes["dim"],
+        mlp_ratio=sizes["dim_ffn"] // sizes["dim"],
+        num_heads=sizes["dim"] // 80,  # ViT-H/14's head width; no tensor shows it
+        num_layers=sizes["num_layers"],
+    )
+    return load_module(
+        lambda: ImageEncoder(config), part, machine.device, machine.dtype, lambda name: name.removeprefix("visual.")
+    )
 
 
 def cache_folder() -> Path:
