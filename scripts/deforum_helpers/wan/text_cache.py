@@ -15,14 +15,14 @@ from ..model_files import PartInfo
 
 __all__ = ["EmbeddingCache", "encoder_fingerprint"]
 
+_READ_WHOLE = 32 * 1024 * 1024
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 
 
 def encoder_fingerprint(*parts: PartInfo) -> str:
-    """What a text encoder (and its tokenizer) is, told in milliseconds: sizes, headers and samples of its bytes.
-
-    The same whatever the files are called and wherever they lie.
+    """What a text encoder (and its tokenizer) is, told in milliseconds: small files whole, of large ones the size,
+    the header and samples.  The same whatever the files are called and wherever they lie.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -32,9 +32,9 @@ def encoder_fingerprint(*parts: PartInfo) -> str:
             size = file.stat().st_size
             digest.update(size.to_bytes(8, "little"))
             with file.open("rb") as stream:
-                digest.update(stream.read(1 << 18))
-                for n in range(_SAMPLES):
-                    stream.seek(n * max(1, size // _SAMPLES))
+                digest.update(stream.read(size if size <= _READ_WHOLE else 1 << 18))
+                for n in range(_SAMPLES if size > _READ_WHOLE else 0):
+                    stream.seek((size - _SAMPLE_BYTES) * (n + 1) // _SAMPLES)
                     digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 

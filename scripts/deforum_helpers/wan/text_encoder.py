@@ -111,8 +111,8 @@ class TextEncoder:
         key = (self._fingerprint, str(self.dtype), self.device.type, str(self.text_len), plain)
         rows = self.cache.get(*key) if self.cache else None
         if rows is None:
-            self.load()
             ids = torch.tensor([self._tokenize(plain).ids], device=self.device)
+            self.load()
             rows = self._model(input_ids=ids).last_hidden_state[0]  # type: ignore[misc]
             if self.cache:
                 self.cache.put(rows, *key)

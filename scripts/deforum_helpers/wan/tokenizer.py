@@ -81,8 +81,9 @@ def _from_sentencepiece(model: bytes) -> Tokenizer:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
     def tokenize(text: str, longest: int) -> Tokenized:
-        pieces = processor.encode(text, out_type="immutable_proto").pieces[: longest - 1]
-        return Tokenized([*(piece.id for piece in pieces), EOS], [*((p.begin, p.end) for p in pieces), (0, 0)])
+        found = processor.encode(text, return_type="offset_mapping")
+        ids, spans = found["ids"][: longest - 1], found["offsets"][: longest - 1]
+        return Tokenized([*ids, EOS], [*spans, (0, 0)])
 
     return tokenize
 
@@ -91,16 +92,17 @@ def _from_gguf(file: str) -> Tokenizer:
     """A unigram tokenizer from the metadata that llama.cpp's converter writes."""
     import gguf
     import tokenizers
-    from tokenizers import decoders, models, normalizers, pre_tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers
 
     fields = gguf.GGUFReader(file).fields
     tokens = fields["tokenizer.ggml.tokens"].contents()
     scores = fields["tokenizer.ggml.scores"].contents()
     unknown = fields["tokenizer.ggml.unknown_token_id"].contents() if "tokenizer.ggml.unknown_token_id" in fields else 2
     engine = tokenizers.Tokenizer(models.Unigram(list(zip(tokens, scores, strict=True)), unknown, byte_fallback=False))
+    steps = [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
     if "tokenizer.ggml.precompiled_charsmap" in fields:
-        charsmap = bytes(bytearray(n & 255 for n in fields["tokenizer.ggml.precompiled_charsmap"].contents()))
-        engine.normalizer = normalizers.Precompiled(charsmap)
+        charsmap = bytes(n & 255 for n in fields["tokenizer.ggml.precompiled_charsmap"].contents())
+        steps.insert(0, normalizers.Precompiled(charsmap))
+    engine.normalizer = normalizers.Sequence(steps)
     engine.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    engine.decoder = decoders.Metaspace()
     return _fast(engine)

@@ -132,9 +132,7 @@ def _check_finite(tensor: Tensor, source: Source) -> None:
     low, high = torch.aminmax(values)
     if not math.isfinite(float(low)) or not math.isfinite(float(high)):
         file, name = source.places[0]
-        raise ModelError(
-            f"tensor {name!r} holds values that aren't finite (NaN or infinity)", where=file, next_step=_NEXT
-        )
+        raise ModelError(f"tensor {name!r} holds NaN or infinity", where=file, next_step=_NEXT)
 
 
 def _open(file: str, device: torch.device, stack: ExitStack) -> _Reader:

@@ -1,0 +1,203 @@
+"""Train the demo's VAE (base width 8) on rendered stories.  `python demo/train_vae.py --minutes 30`
+
+Goes on from its last checkpoint when run again. Needs about 13 minutes on two CPU cores from earlier weights
+(--init) and about twice that from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import world
+from common import WORK, Ema, Muon, channels_last, decode, encode, load_weights, make_vae, save_atomically, to_pixels
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+# (clips, frames, rows, columns) of a batch: pictures, crops, longer crops, whole clips
+PICTURES, CROPS, LONG, WHOLE = (8, 1, 64, 64), (2, 9, 64, 64), (1, 25, 64, 64), (1, 17, 80, 128)
+
+
+def quiet_start(vae: nn.Module) -> None:
+    """Begin as a nearly noiseless frame-by-frame autoencoder.
+
+    The library's own initialisation loses the signal among the biases, which costs hundreds of steps.
+    """
+    with torch.no_grad():
+        for name, layer in vae.named_modules():
+            if isinstance(layer, (nn.Conv2d, nn.Conv3d)) and not name.endswith("time_conv"):
+                weight = layer.weight
+                gain = 1.6 if name.endswith("residual.2") else 0.6 if name.endswith("residual.6") else 1.0
+                gain = 0.2 if name.endswith("proj") else gain
+                weight.normal_(0, gain * (weight.shape[-1] * weight.shape[-2] * weight.shape[1]) ** -0.5)
+                layer.bias.zero_()
+                if weight.ndim == 5 and weight.shape[2] == 3:
+                    weight[:, :, :2] = 0
+            elif name.endswith("time_conv"):
+                same = torch.eye(layer.in_channels)
+                layer.weight.mul_(0.1)
+                layer.bias.zero_()
+                if layer.out_channels == layer.in_channels:
+                    layer.weight[:, :, 1:, 0, 0] += 0.5 * same[:, :, None]
+                else:
+                    layer.weight[:, :, 2, 0, 0] += torch.cat([same, same])
+        vae.conv1.weight[16:] *= 0.05
+        vae.conv1.bias[16:] = -5.0
+        vae.decoder.head["2"].weight.mul_(0.4)
+
+
+class Stories:
+    """Rendered stories in memory, cut into weighted batches."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        stories = [world.sample_story(rng, clips=2, anywhere=bool(k % 2)) for k in range(count)]
+        self.clips = torch.from_numpy(np.stack([world.render(story) for story in stories]))
+        self.centres = torch.from_numpy(np.stack([world.centres(story) for story in stories]))
+        self.rows, self.columns = torch.meshgrid(torch.arange(80.0), torch.arange(128.0), indexing="ij")
+
+    def batch(self, rng: np.random.Generator, size: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, F, h, w] and weights [B, 1, F, h, w] that favour the object (it covers few pixels)."""
+        count, frames, height, width = size
+        pixels, weights = [], []
+        for _ in range(count):
+            k, t = int(rng.integers(len(self.clips))), int(rng.integers(0, self.clips.shape[1] - frames + 1))
+            top, left = int(rng.integers(0, 81 - height)), int(rng.integers(0, 129 - width))
+            if width < 128 and rng.uniform() < 0.75:  # look at the object
+                x = self.centres[k, t + frames // 2, 0].item()
+                left = int(np.clip(x - 32 + rng.integers(-20, 21), 0, 64))
+            window = (slice(top, top + height), slice(left, left + width))
+            at = self.centres[k, t : t + frames]
+            near = (self.columns[window] - at[:, :1, None]) ** 2 + (self.rows[window] - at[:, 1:, None]) ** 2
+            weight = 1 + 4 * torch.exp(-((near / 26**2) ** 2))
+            clip = self.clips[k, t : t + frames, window[0], window[1]]
+            flip = rng.uniform() < 0.5
+            pixels.append(clip.flip(2) if flip else clip)
+            weights.append(weight.flip(2) if flip else weight)
+        weight = torch.stack(weights)[:, None]
+        return to_pixels(torch.stack(pixels)), weight / weight.mean()
+
+
+def differences(x: Tensor) -> list[Tensor]:
+    out = [x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]]
+    return out + ([x[:, :, 1:] - x[:, :, :-1]] if x.shape[2] > 1 else [])
+
+
+def loss_of(vae: nn.Module, x: Tensor, weight: Tensor, noise: float, spread: Tensor) -> Tensor:
+    """Reconstruction, edges, and a little KL.
+
+    noise: extra noise on the latents, in units of their spread: the decoder learns to draw clean shapes from the
+    slightly wrong latents that a tiny diffusion model makes.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, log_variance = encode(vae, x)
+        if noise == 0 and x.shape[2] > 1:
+            spread.lerp_(mean.detach().float().std((0, 2, 3, 4)), 0.02)
+        deviation = torch.exp(0.5 * log_variance) + noise * spread.view(1, -1, 1, 1, 1)
+        y = decode(vae, mean + deviation * torch.randn_like(mean))
+    y, mean, log_variance = y.float(), mean.float(), log_variance.float()
+    error = y - x
+    edges = sum((a - b).abs().mean() for a, b in zip(differences(y), differences(x), strict=True))
+    kl = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
+    coarse = F.avg_pool3d(error, (1, 4, 4)).abs().mean()
+    return (weight * error.abs()).mean() + coarse + 2 * (weight * error * error).mean() + 0.2 * edges + 2e-4 * kl
+
+
+@torch.no_grad()
+def reconstruction_db(vae: nn.Module, clips: Tensor) -> list[float]:
+    """Peak signal-to-noise ratio of each clip [N, F, H, W, 3], through encoder and decoder, no latent noise."""
+    out = []
+    for clip in clips:
+        x = to_pixels(clip[None])
+        error = (decode(vae, encode(vae, x)[0]).clamp(-1, 1) - x) / 2
+        out.append(-10 * torch.log10(error.pow(2).mean()).item())
+    return out
+
+
+def held_out(count: int = 16, clips: int = 1, seed: int = 90_000) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(np.stack([world.render(world.sample_story(rng, clips)) for _ in range(count)]))
+
+
+def batch_size(progress: float, rng: np.random.Generator, from_nothing: bool) -> tuple[int, int, int, int]:
+    if (from_nothing and progress < 0.12) or rng.uniform() < 0.12:
+        return PICTURES
+    if progress > 0.6 and rng.uniform() < 0.5:
+        return WHOLE
+    return LONG if rng.uniform() < 0.15 else CROPS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--init", type=Path, help="fp32 VAE weights to go on from")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--stories", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    vae = make_vae()
+    if args.init:
+        load_weights(vae, args.init)
+    else:
+        quiet_start(vae)
+    channels_last(vae)
+    matrices = [p for p in vae.parameters() if p.ndim >= 4 and min(p.shape[0], p.flatten(1).shape[1]) >= 8]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in vae.parameters() if id(p) not in chosen]
+    optimisers = [Muon(matrices, args.lr), torch.optim.AdamW(others, args.lr, betas=(0.9, 0.98), weight_decay=0)]
+    ema = Ema(vae.parameters(), 0.998)
+    state_file = args.work / "vae_state.pt"
+    done, spread = 0.0, torch.ones(16)
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        vae.load_state_dict(state["vae"])
+        ema.average, ema.steps, done, spread = state["ema"], state["steps"], state["minutes"], state["spread"]
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+    stories, test = Stories(args.stories, 1 + int(done * 60)), held_out(6)
+    print("rendered", len(stories.clips), flush=True)
+
+    begin, losses, saved_at = time.monotonic() - done * 60, [], done
+    while (minutes := (time.monotonic() - begin) / 60) < args.minutes:
+        progress = minutes / args.minutes
+        fall = 1.0 if progress < 0.2 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = args.lr * fall * min(1.0, (ema.steps + 1) / 40)
+        x, weight = stories.batch(rng, batch_size(progress, rng, args.init is None))
+        noise = float(rng.uniform(0, 0.12)) if rng.uniform() < 0.3 else 0.0
+        loss = loss_of(vae, x, weight, noise, spread)
+        vae.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 2.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        ema.update()
+        losses.append(loss.item())
+        if ema.steps % 100 == 0 or ema.steps == 10:
+            print(f"step {ema.steps} minute {minutes:.2f} loss {np.mean(losses):.4f}", flush=True)
+            losses = []
+        if minutes - saved_at > 2:
+            saved_at = minutes
+            ema.swap()
+            print(f"  held-out dB {np.mean(reconstruction_db(vae, test)):.2f}", flush=True)
+            ema.swap()
+            save_atomically({"vae": vae.state_dict(), "ema": ema.average, "steps": ema.steps, "minutes": minutes,
+                             "spread": spread, "optimisers": [o.state_dict() for o in optimisers]}, state_file)  # fmt: skip
+    ema.swap()
+    args.work.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.contiguous() for name, t in vae.state_dict().items()}, args.work / "vae.safetensors")
+    print(f"final: {ema.steps} steps, held-out dB {np.mean(reconstruction_db(vae, held_out())):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A render's progress in a terminal: a bar that redraws itself, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TextIO
+
+from .progress import Progress, words_for_seconds
+
+_BAR_CELLS = 24
+_LINE_SECONDS = 10.0  # between two plain lines of one clip
+
+
+class ProgressPrinter:
+    """Prints Progress to a stream; `clear` before anything else is printed there."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self._stream, self._quiet = stream, quiet
+        self._terminal = stream.isatty()
+        self._drawn = 0
+        self._last_line, self._last_at = (0, ""), 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if self._quiet:
+            return
+        if self._terminal:
+            self._draw(progress)
+        elif self._is_due(progress):
+            self._stream.write(describe(progress) + "\n")
+            self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        self.clear()
+        if not self._quiet:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def clear(self) -> None:
+        if self._drawn:
+            self._stream.write("\r" + " " * self._drawn + "\r")
+            self._stream.flush()
+            self._drawn = 0
+
+    def _draw(self, progress: Progress) -> None:
+        full = round(progress.fraction * _BAR_CELLS)
+        line = f"[{'=' * full}{'-' * (_BAR_CELLS - full)}] {describe(progress)}"
+        line = line[: max(20, shutil.get_terminal_size().columns - 1)]
+        self._stream.write("\r" + line.ljust(self._drawn))
+        self._stream.flush()
+        self._drawn = len(line)
+
+    def _is_due(self, progress: Progress) -> bool:
+        """Each new phase of a clip at once, what goes on within one now and then."""
+        line, now = (progress.clip, progress.phase), time.monotonic()
+        if line == self._last_line and now - self._last_at < _LINE_SECONDS:
+            return False
+        self._last_line, self._last_at = line, now
+        return True
+
+
+def describe(progress: Progress) -> str:
+    """One line: " 43 %  clip 3 of 7  step 12 of 30  1.90 s/step  4 min 10 s left"."""
+    words = [f"{progress.fraction:4.0%}"]
+    if progress.clip:
+        words.append(f"clip {progress.clip} of {progress.clips}")
+    if progress.phase == "sampling":
+        words.append(f"step {progress.step} of {progress.steps}")
+        words.append(f"{progress.seconds_per_step:.2f} s/step")
+    else:
+        words.append(" ".join(filter(None, (progress.phase, progress.note))))
+    if progress.eta_seconds is not None and progress.phase != "done":
+        words.append(f"{words_for_seconds(progress.eta_seconds)} left")
+    return "  ".join(words)

@@ -1,0 +1,179 @@
+"""From a plan to what the worker is asked for, and from what it made to output frames.
+
+A clip's native frames lie in a file of its own; a shot's stream is pieced together from them, newest clip first,
+because a clip may have made the end of the stream anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from .checkpoints import ModelInfo
+from .errors import RenderCancelled, RenderError, WorkerDied
+from .frames import open_frames, write_png
+from .job_files import JobFiles
+from .progress import ClipWork
+from .protocol import ClipDone, ClipRequest, StreamPart
+from .retiming import Method, retime
+from .settings import RenderSettings
+from .timeline import Clip, Plan, native_positions
+from .worker_client import ClipRenderer, OnEvent
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One render, with everything decided.  identity: of the weights; image_sha256: of settings.init_image."""
+
+    settings: RenderSettings
+    plan: Plan
+    model: ModelInfo
+    identity: str
+    files: JobFiles
+    image_sha256: str = ""
+
+
+def clip_requests(job: Job) -> list[ClipRequest]:
+    """One request per clip.  Each one's history holds the fingerprint of the clip it continues, back to the start of
+    its shot, so that a request's fingerprint says everything that decides its frames."""
+    requests: list[ClipRequest] = []
+    for clip in job.plan.clips:
+        former = requests[-1].fingerprint() if requests and job.plan.clips[clip.index - 1].shot == clip.shot else ""
+        requests.append(_clip_request(job, clip, former))
+    return requests
+
+
+def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
+    settings, files = job.settings, job.files
+    defaults = job.model.row.defaults
+    low_noise = None if settings.guidance_scale.strip() else defaults.low_noise_guidance_scale
+    picture = "" if clip.start != "image" or clip.dropped_frames else job.image_sha256
+    history = json.dumps([job.identity, former, picture, clip.native_start])
+    return ClipRequest(
+        id=f"{files.timestring}-{clip.index}-{uuid.uuid4().hex}",
+        model=job.model.reference,
+        prompt=clip.prompt,
+        negative_prompt=clip.negative_prompt,
+        width=settings.width,
+        height=settings.height,
+        latent_frames=clip.latent_frames,
+        new_latents=clip.new_latents,
+        prefix_latents=clip.prefix_latents,
+        num_inference_steps=clip.num_inference_steps,
+        solver=clip.solver,
+        shift=clip.shift,
+        guidance=clip.guidance,
+        seed=clip.seed,
+        # A cut's strength is 0: of a picture given to the new shot, all is to be kept.
+        strength=clip.strength if clip.stream_latents_before or clip.dropped_frames else 1.0,
+        latents_file=str(files.latents(clip.index)),
+        frames_file=str(files.frames(clip.index)),
+        stream=stream_before(job, clip),
+        overlap_latents=clip.overlap_latents,
+        overlap_file=str(files.latents(clip.index - 1)) if clip.overlap_latents else "",
+        init_image=_start_picture(job, clip),
+        low_noise_guidance=() if low_noise is None else (low_noise,) * clip.latent_frames,
+        drop_first=bool(clip.dropped_frames),
+        history=hashlib.sha256(history.encode()).hexdigest(),
+        preview_file=str(files.preview),
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+
+
+def _start_picture(job: Job, clip: Clip) -> str:
+    if clip.start != "image":
+        return ""
+    return str(job.files.init_image(clip.index) if clip.dropped_frames else Path(job.settings.init_image).absolute())
+
+
+def stream_before(job: Job, clip: Clip) -> tuple[StreamPart, ...]:
+    """The latents of the clip's shot that stay before its new ones."""
+    parts: tuple[StreamPart, ...] = ()
+    for other in job.plan.clips[: clip.index]:
+        if other.shot == clip.shot:
+            parts = _first(parts, other.stream_latents_before)
+            parts = (*parts, StreamPart(str(job.files.latents(other.index)), 0, other.new_latents))
+    return _first(parts, clip.stream_latents_before)
+
+
+def _first(parts: tuple[StreamPart, ...], count: int) -> tuple[StreamPart, ...]:
+    kept: list[StreamPart] = []
+    for part in parts:
+        if count > 0:
+            kept.append(replace(part, count=min(part.count, count)))
+            count -= part.count
+    return tuple(kept)
+
+
+def render_clip(
+    job: Job, request: ClipRequest, worker: ClipRenderer, on_event: OnEvent, cancel: threading.Event, say: Say
+) -> ClipDone:
+    """Have one clip rendered, by a second worker where the first one dies of it.
+
+    Raises the worker's error; errors that would come again (a broken model, too little memory) aren't tried again.
+    """
+    clip = next(clip for clip in job.plan.clips if request.frames_file == str(job.files.frames(clip.index)))
+    if clip.dropped_frames:
+        write_png(request.init_image, ShotFrames(job, job.plan.clips[clip.index - 1])[clip.native_start - 1])
+    try:
+        done = worker.run(request, on_event, cancel)
+    except WorkerDied as error:
+        if cancel.is_set():
+            raise RenderCancelled("cancelled") from error
+        say(f"clip {clip.index + 1}: {error.one_line()}; once more in a fresh worker")
+        done = worker.run(replace(request, id=f"{request.id}-again"), on_event, cancel)
+    if not isinstance(done, ClipDone) or done.frames != clip.new_frames:
+        raise RenderError("the worker made another number of frames", got=done, allowed=str(clip.new_frames))
+    return done
+
+
+class ShotFrames(Sequence[np.ndarray]):
+    """The native frames of a clip's shot as they stand once that clip is rendered; only what is touched is read."""
+
+    def __init__(self, job: Job, clip: Clip) -> None:
+        self._files = job.files
+        self._clips = [c for c in reversed(job.plan.clips[: clip.index + 1]) if c.shot == clip.shot]
+        self._open: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self._clips[0].native_start + self._clips[0].new_frames
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        for clip in self._clips:
+            if clip.native_start <= index < clip.native_start + clip.new_frames:
+                if clip.index not in self._open:
+                    self._open[clip.index] = open_frames(self._files.frames(clip.index))
+                return self._open[clip.index][index - clip.native_start]
+        raise IndexError(index)
+
+
+def output_frames(job: Job, clip: Clip, method: Method = "flow") -> Iterator[np.ndarray]:
+    """The output frames [start_frame, end_frame) of a rendered clip, uint8 [H, W, 3]."""
+    return retime(ShotFrames(job, clip), native_positions(job.plan, clip), method)
+
+
+def pictures_fingerprint(job: Job, clip: Clip, fingerprint: str) -> str:
+    """What decides a clip's output frames: its own request's fingerprint and where the frames lie in time."""
+    facts = [fingerprint, clip.start_frame, [str(index + part) for index, part in native_positions(job.plan, clip)]]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def clip_work(plan: Plan) -> list[ClipWork]:
+    return [ClipWork(clip.num_inference_steps, clip.latent_frames, clip.new_latents) for clip in plan.clips]

@@ -1,0 +1,225 @@
+"""The arithmetic of shots: which latents each clip makes, keeps and starts from.  Whole numbers only.
+
+A shot is one stream of native frames.  Latent 0 is native frame 0, latent i > 0 the frames 4i-3 .. 4i.  Output
+frame j of a shot that starts at output frame s lies at native position (j - s) * native / output rate; between two
+native frames it needs both.  A clip adds latents to the stream's end, as many as its last output frame needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal
+
+Start = Literal["noise", "latents", "image"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Native frames per output frame, num / den."""
+
+    num: int
+    den: int
+
+    @classmethod
+    def of(cls, value: Fraction) -> Rate:
+        return cls(value.numerator, value.denominator)
+
+    def floor(self, outputs: int) -> int:
+        """The native frame at or before an output frame of the shot."""
+        return outputs * self.num // self.den
+
+    def ceil(self, outputs: int) -> int:
+        """The last native frame that an output frame of the shot needs."""
+        return -(-outputs * self.num // self.den)
+
+    def reach(self, native: int) -> int:
+        """The last output frame of the shot that native frames 0..native suffice for."""
+        return native * self.den // self.num
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a model generates at once, in latents.
+
+    size, least: of the whole window.  context: how many latents of the stream a continuing window is pinned to.
+    tail: latents made beyond the new ones for the next clip to cross-fade from.
+    """
+
+    size: int
+    least: int
+    context: int
+    tail: int
+    mode: Literal["latents", "image", "cut"]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Output frames [start, end) and the latents made for them.  before, new: latents of the shot's stream."""
+
+    shot: int
+    shot_start: int
+    start: int
+    end: int
+    kind: Start
+    prefix: int
+    before: int
+    new: int
+    first_native: int
+    carried: int = 0
+    dropped: int = 0
+    tail: int = 0
+    overlap: int = 0
+
+    @property
+    def new_frames(self) -> int:
+        """Native frames that the new latents add to the stream."""
+        return 4 * self.new - (0 if self.before else 3) - self.dropped
+
+    @property
+    def last_native(self) -> int:
+        """The stream's last native frame after this stretch."""
+        return self.first_native + self.new_frames - 1
+
+
+def _whole(amount: int, part: int) -> int:
+    """How many parts hold an amount."""
+    return -(-amount // part)
+
+
+def latents_for(native: int) -> int:
+    """How many latents from the stream's start make native frame `native`."""
+    return (native + 3) // 4 + 1
+
+
+def latents_before(native: int) -> int:
+    """How many latents from the stream's start end before native frame `native`."""
+    return (native + 3) // 4
+
+
+def last_frame(latents: int) -> int:
+    """The last native frame of that many latents."""
+    return 4 * latents - 4
+
+
+def steepest_rate(window: Window) -> int | None:
+    """Native frames per output frame that any window still covers; None = any."""
+    if window.mode == "cut":
+        return None
+    free = window.size - 1 if window.mode == "image" else window.size - window.context - window.tail
+    return 4 * free
+
+
+def chain(bounds: Sequence[int], is_cut: Callable[[int], bool], rate: Rate, window: Window) -> list[Stretch]:
+    """Divide output frames into stretches: a new one at every bound, and where a window is full.
+
+    bounds: ascending, from 0 to max_frames.  is_cut: whether a stretch that starts at a frame starts a new shot.
+    """
+    stretches: list[Stretch] = []
+    for start, end in pairwise(bounds):
+        while start < end:
+            former = stretches[-1] if stretches else None
+            if former is None or window.mode == "cut" or is_cut(start):
+                all_cuts = window.mode == "cut" or is_cut(end - 1)
+                shot = former.shot + 1 if former else 0
+                stretch = _of_new_shot(shot, start, end, all_cuts, rate, window)
+            elif window.mode == "image":
+                stretch = _from_image(former, start, end, rate, window)
+            else:
+                stretch = _from_latents(former, start, end, rate, window)
+            assert start < stretch.end <= end and stretch.new > 0, stretch
+            stretches.append(stretch)
+            start = stretch.end
+    return _with_tails(stretches, window) if window.tail else stretches
+
+
+def _of_new_shot(shot: int, start: int, end: int, all_cuts: bool, rate: Rate, window: Window) -> Stretch:
+    """The first stretch of a shot.  all_cuts: whatever follows in this segment starts a shot of its own, too."""
+    needed = latents_for(rate.ceil(end - 1 - start))
+    if needed <= window.size:
+        new = needed
+    elif all_cuts:
+        longest = rate.reach(last_frame(window.size)) + 1
+        evenly = _whole(end - start, _whole(end - start, longest))
+        new = latents_for(rate.ceil(evenly - 1))
+    elif window.mode == "image":
+        new = 1 + _image_share(last_frame(needed), window)
+    else:
+        new = _share(needed, 0, window)
+    end = min(end, start + rate.reach(last_frame(new)) + 1)
+    return Stretch(shot, start, start, end, "noise", 0, 0, new, 0)
+
+
+def _from_latents(former: Stretch, start: int, end: int, rate: Rate, window: Window) -> Stretch:
+    """Go on from the stream's last latents.
+
+    Native frames that the former stretch's last latent made beyond what it showed are carried over, unless
+    they are more than half of what this one needs, or all of it: then the stream is cut back and made anew.
+    """
+    shot_start, made = former.shot_start, former.before + former.new
+    shown = rate.ceil(start - 1 - shot_start)
+    own = max(shown + 1, rate.floor(start - shot_start))
+    stretch = _extended(former, made, start, end, rate, window)
+    last = rate.ceil(stretch.end - 1 - shot_start)
+    carried = max(0, last_frame(made) - own + 1)
+    if last <= last_frame(made) or 2 * carried > last - own + 1:
+        return _extended(former, latents_before(min(own, last)), start, end, rate, window)
+    return replace(stretch, carried=carried) if carried else stretch
+
+
+def _extended(former: Stretch, before: int, start: int, end: int, rate: Rate, window: Window) -> Stretch:
+    """Add to the first `before` latents of the stream as much as [start, end) needs or a window holds."""
+    shot_start = former.shot_start
+    prefix = min(window.context, before)
+    needed = latents_for(rate.ceil(end - 1 - shot_start)) - before
+    if needed > window.size - prefix:
+        least = latents_for(rate.ceil(start - shot_start)) - before
+        needed = max(_share(needed, prefix, window), least)
+        end = min(end, shot_start + rate.reach(last_frame(before + needed)) + 1)
+    first = last_frame(before) + 1
+    return Stretch(former.shot, shot_start, start, end, "latents", prefix, before, max(needed, 1), first)
+
+
+def _share(needed: int, prefix: int, window: Window) -> int:
+    """New latents of the first of as few, evenly filled windows as hold `needed`, which is more than one does.
+
+    Every window but the last keeps room for the tail; every window but the first is pinned to the full context.
+    """
+    room = window.size - window.context - window.tail  # of a window in the middle
+    count = 1 + _whole(needed - (window.size - prefix), room)
+    filled = _whole(needed + prefix + (count - 1) * (window.context + window.tail), count)
+    filled = min(max(filled, window.least), window.size)
+    return max(1, filled - prefix - window.tail)
+
+
+def _from_image(former: Stretch, start: int, end: int, rate: Rate, window: Window) -> Stretch:
+    """Go on from a native frame of the former stretch, given as a picture: frame 0 of the window repeats it."""
+    shot_start = former.shot_start
+    given = min(rate.floor(start - shot_start), rate.ceil(start - 1 - shot_start))
+    needed = max(1, rate.ceil(end - 1 - shot_start) - given)
+    new = 1 + _whole(needed, 4)
+    if new > window.size:
+        least = _whole(rate.ceil(start - shot_start) - given, 4)
+        new = 1 + max(_image_share(needed, window), least)
+        end = min(end, shot_start + rate.reach(given + last_frame(new)) + 1)
+    return Stretch(former.shot, shot_start, start, end, "image", 0, 0, new, given + 1, dropped=1)
+
+
+def _image_share(needed: int, window: Window) -> int:
+    """Latents beyond the first, of the first of as few, evenly filled windows as add `needed` native frames."""
+    count = _whole(needed, last_frame(window.size))
+    return _whole(_whole(needed, count), 4)
+
+
+def _with_tails(stretches: list[Stretch], window: Window) -> list[Stretch]:
+    """Give each stretch that the next one extends a tail, as far as its window has room for it."""
+    done = [stretches[0]]
+    for following in stretches[1:]:
+        former = done[-1]
+        extends = following.kind == "latents" and following.before == former.before + former.new
+        tail = min(window.tail, window.size - former.prefix - former.new, following.new) if extends else 0
+        done[-1] = replace(former, tail=tail)
+        done.append(replace(following, overlap=tail))
+    return done
