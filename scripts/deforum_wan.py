@@ -27,7 +27,8 @@ def load(module):
 
 if __name__ == "__main__":
     if sys.version_info < (3, 10):  # noqa: UP036 - this file is what an older one reads first
-        sys.stderr.write("error: this Python is too old; got {}.{}; allowed: 3.10 and newer\n".format(*sys.version_info))
+        got = "{}.{}".format(*sys.version_info)
+        sys.stderr.write("error: this Python is too old; got " + got + "; allowed: 3.10 and newer\n")
         sys.exit(3)
     sys.exit(load("cli").main())
 elif (FOLDER / "ui_elements.py").is_file():

@@ -91,7 +91,8 @@ def check_model(arguments: argparse.Namespace) -> int:
         print("\n\n".join(text for text, _ in reports))
     whole = all(data["complete"] for _, data in reports)
     if not whole:
-        faults = [fault for _, data in reports for fault in (*data["problems"], *(m["reason"] for m in data["missing"]))]
+        gaps = [gap["reason"] for _, data in reports for gap in data["missing"]]
+        faults = [*(problem for _, data in reports for problem in data["problems"]), *gaps]
         print(f"error: {faults[0] if faults else 'not complete'}", file=sys.stderr)
     return 0 if whole else ModelError.exit_code
 

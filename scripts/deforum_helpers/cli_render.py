@@ -13,9 +13,10 @@ from .cli_progress import ProgressPrinter
 from .errors import DeforumWanError, InputError, RenderCancelled, RenderError, SettingsError
 from .preflight import beside, check_render, find_model
 from .progress import words_for_seconds
-from .render_wan import RenderResult, render_wan
+from .render_wan import RenderResult, earlier_job, render_wan
 from .settings import RenderSettings, apply_overrides, load_settings
 from .wan_integration import close_shared_worker, kill_shared_worker, model_search_folders, shared_worker
+from .worker_client import ClipRenderer
 
 if TYPE_CHECKING:
     from .cli import StopSignal
@@ -30,6 +31,10 @@ class Wanted:
     model: ModelInfo
     notes: list[str]
 
+    @property
+    def source(self) -> str:
+        return str(self.file.resolve())
+
 
 def render_files(arguments: argparse.Namespace, stop: StopSignal) -> int:
     """Render every settings file, one after the other.  Returns the exit status, the first failure's if any.
@@ -42,14 +47,16 @@ def render_files(arguments: argparse.Namespace, stop: StopSignal) -> int:
     printer = ProgressPrinter(sys.stderr, quiet=arguments.quiet)
     jobs = [_wanted(file, arguments) for file in arguments.settings]
     for wanted in jobs:
+        if arguments.resume:
+            earlier_job(wanted.settings, arguments.out, arguments.resume_job, wanted.source)
         check_render(wanted.settings, arguments.out, model=wanted.model)
-    shared_worker()
+    worker = shared_worker()
     stop.at_second = kill_shared_worker
     status = 0
     try:
         for wanted in jobs:
             try:
-                done = _render(wanted, arguments, stop, printer)
+                done = _render(wanted, arguments, worker, stop, printer)
             except RenderError as error:
                 printer.clear()
                 if len(jobs) == 1:
@@ -65,14 +72,17 @@ def render_files(arguments: argparse.Namespace, stop: StopSignal) -> int:
     return status
 
 
-def _render(wanted: Wanted, arguments: argparse.Namespace, stop: StopSignal, printer: ProgressPrinter) -> RenderResult:
+def _render(
+    wanted: Wanted, arguments: argparse.Namespace, worker: ClipRenderer, stop: StopSignal, printer: ProgressPrinter
+) -> RenderResult:
     for note in wanted.notes:
         printer.say(f"note: {note}")
     printer.say(f"{wanted.file}: {wanted.model.name}, {wanted.settings.max_frames} frames")
     done = render_wan(
-        wanted.settings, arguments.out, model=wanted.model, on_progress=printer, say=printer.say, cancel=stop.cancel,
+        wanted.settings, arguments.out, worker=worker, model=wanted.model, on_progress=printer, say=printer.say,
+        cancel=stop.cancel,
         resume=arguments.resume or bool(arguments.resume_job), timestring=arguments.resume_job,
-        source=str(wanted.file.resolve()),
+        source=wanted.source,
     )  # fmt: skip
     for note in done.notes:
         printer.say(f"note: {note}")

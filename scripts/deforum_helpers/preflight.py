@@ -1,4 +1,4 @@
-"""Everything that can be known to go wrong is found here, before the long work.  It makes the output folder, no file."""
+"""Everything that can be known to go wrong is found here, before the long work.  It only makes the output folder."""
 
 from __future__ import annotations
 

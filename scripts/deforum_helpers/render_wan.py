@@ -81,7 +81,7 @@ def render_wan(
     model = model or find_model(
         settings.model, model_search_folders(model_folders), picture=bool(settings.init_image)
     )
-    earlier = _earlier_job(settings, Path(out_dir), timestring, source) if resume else None
+    earlier = earlier_job(settings, Path(out_dir), timestring, source) if resume else None
     if earlier and (result := _finished_result(*earlier)):
         return result
     seed = earlier[1].seed if earlier and settings.seed < 0 else None
@@ -220,7 +220,7 @@ def _opened_manifest(job: Job, earlier: Manifest | None, source: str) -> Manifes
     return manifest
 
 
-def _earlier_job(
+def earlier_job(
     settings: RenderSettings, out_dir: Path, timestring: str | None, source: str
 ) -> tuple[JobFiles, Manifest] | None:
     """The job to go on with.  Raises InputError if none is named and none fits."""

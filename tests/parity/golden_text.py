@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from deforum_helpers.model_files.layouts import transformers_name
 from deforum_helpers.model_files.tensors import umt5_sizes
-from deforum_helpers.wan.text_encoder import build_umt5, relative_buckets
+from deforum_helpers.wan.text_encoder import build_umt5, relative_buckets, transformers_name
 from deforum_helpers.wan.weights import load_into
 from golden_format import TEXT, Difference, Fixture, difference
 

@@ -1,4 +1,4 @@
-"""A worker without a model: the real protocol, pictures made of the request's seed.
+"""A worker without a model: the real protocol; a frame's red is its place in the stream, the rest its clip's seed.
 
 Words in the prompt make it misbehave.  Run as a script it is the process; imported, FakeRenderer is the interface.
 """
@@ -30,8 +30,9 @@ def render(request: ClipRequest, tell, cancelled) -> ClipDone | Failed:
         tell(Step(request.id, step, request.num_inference_steps, 0.0, 0.01))
     before = sum(part.count for part in request.stream)
     first = 4 * before - 3 if before else 0
-    frames = np.zeros((4 * (before + request.new_latents) - 3 - first, request.height, request.width, 3), np.uint8)
-    frames += np.uint8(request.seed % 7)
+    first += int(request.drop_first)
+    count = 4 * (before + request.new_latents) - 3 - first
+    frames = np.full((count, request.height, request.width, 3), request.seed % 256, np.uint8)
     frames[:, :, :, 0] = (np.arange(first, first + len(frames)) % 256).astype(np.uint8)[:, None, None]
     latents = np.full((1, request.new_latents, 1, 1), request.seed % 1000, np.float32).tobytes()
     header = json.dumps({"latents": {"dtype": "F32", "shape": [1, request.new_latents, 1, 1],
@@ -92,7 +93,8 @@ def main() -> None:
             time.sleep(60)
         if "babble" in request.prompt:
             events.write(b"hello there\n")
-        events.write(protocol.encode_line(render(request, lambda e: events.write(protocol.encode_line(e)), stop.is_set)))
+        end = render(request, lambda event: events.write(protocol.encode_line(event)), stop.is_set)
+        events.write(protocol.encode_line(end))
 
 
 def read(requests, waiting: list, stop: threading.Event) -> None:

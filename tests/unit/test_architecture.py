@@ -33,15 +33,19 @@ FLOORS = {
         "__init__", "deforum_files", "errors", "model_files", "protocol", "settings", "settings_fields", "variants",
     ),
     "logic": (
-        "atomic_files", "checkpoints", "expressions", "ffmpeg", "frames", "in_between", "job_files", "job_queue",
-        "manifest", "optical_flow", "presets", "progress", "prompts", "retiming", "schedules", "seeds", "stream",
-        "subtitles", "timeline", "video_io",
+        "atomic_files", "builtin_presets", "checkpoints", "expressions", "ffmpeg", "frames", "in_between", "job_files",
+        "job_queue", "manifest", "optical_flow", "presets", "progress", "prompts", "queue_runner", "queue_store",
+        "retiming", "schedules", "seeds", "stream", "subtitles", "timeline", "video_io",
     ),
     "host": (
-        "environment_build", "environment_faults", "environment_lock", "environment_packages", "environment_venv",
-        "render_wan", "wan_integration", "wan_isolated_env", "worker_client", "worker_log",
+        "clips", "environment_build", "environment_faults", "environment_lock", "environment_packages",
+        "environment_venv", "output", "preflight", "render_wan", "wan_integration", "wan_isolated_env",
+        "worker_client", "worker_log",
     ),
-    "face": ("api", "cli", "gradio_compat", "install_command", "ui_elements"),
+    "face": (
+        "api", "cli", "cli_plan", "cli_progress", "cli_render", "gradio_compat", "install_command", "ui_elements",
+        "web",
+    ),
     "worker": ("wan", "wan_flow_matching", "wan_worker"),
 }  # fmt: skip
 BELOW = {
@@ -59,8 +63,8 @@ PACKAGES = {
     "host": _HOST_PACKAGES,
     "face": {*_HOST_PACKAGES, "gradio", "fastapi", "starlette", "pydantic", "modules", "uvicorn"},
     "worker": {
-        "numpy", "PIL", "torch", "safetensors", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex", "einops",
-        "gguf",
+        "numpy", "PIL", "torch", "safetensors", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex",
+        "einops", "gguf",
     },
 }  # fmt: skip
 # The parts of the worker know neither the pipeline nor the process around them.
@@ -122,7 +126,8 @@ def test_imports_go_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", OWN_FILES, ids=named)
 def test_no_file_is_too_long(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST_FILE, "part it where its ideas part"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
@@ -202,12 +207,7 @@ def test_the_worker_imports_without_doing_anything() -> None:
     assert import_in_fresh_interpreter(module_names("worker"))["acts"] == []
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "wan_flow_matching", "wan_isolated_env", "wan_integration", "render_wan", "ui_elements",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("module", ["wan_flow_matching", "wan_isolated_env", "wan_integration", "render_wan"])
 def test_the_promised_names_are_there(module: str) -> None:
     assert (PACKAGE / f"{module}.py").is_file()
 

@@ -82,7 +82,8 @@ def test_a_result_that_is_not_finite_names_frame_and_keyframe(text, reason):
     ("text", "reason", "column"),
     [
         ("1 + foo", "unknown name", 9), ("foo(1)", "unknown function", 5), ("1 + $", "no meaning", 9),
-        ("sin", "needs its arguments", 5), ("sin(1, 2)", "wrong number of arguments", 5), ("where(t)", "wrong number", 5),
+        ("sin", "needs its arguments", 5), ("sin(1, 2)", "wrong number of arguments", 5),
+        ("where(t)", "wrong number", 5),
         ("1 +", "ends too early", 7), ("(1 + 2", "can't be read|ends too early", 0), ("", "missing", 5),
         ("1e999", "too large", 5), ("0x1f", "runs into a name", 6), ("1_000", "runs into a name", 6),
         ("2j", "runs into a name", 6), ("1, 2", "not allowed", 5), ("t if t else 1", "not allowed", 5),

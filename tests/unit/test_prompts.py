@@ -13,7 +13,13 @@ def read(prompts, positive="", negative="", max_frames=100, seed=9):
 
 def test_keys_are_frames_or_expressions_of_the_last_frame():
     prompts = {"0": "a", "max_f-20": "d", "max_f/2": "c", " 10 ": "b", "max_f // 4 + 1": "e"}
-    assert [(frame, text) for frame, text, _ in read(prompts)[0]] == [(0, "a"), (10, "b"), (25, "e"), (49, "c"), (79, "d")]
+    assert [(frame, text) for frame, text, _ in read(prompts)[0]] == [
+        (0, "a"),
+        (10, "b"),
+        (25, "e"),
+        (49, "c"),
+        (79, "d"),
+    ]
 
 
 def test_negatives_and_global_prompts():
@@ -72,7 +78,8 @@ def test_the_later_of_two_prompts_for_one_frame_counts():
 @pytest.mark.parametrize(
     ("prompts", "reason"),
     [
-        ({}, "the prompt set is empty"), ({"0": " "}, "every prompt is empty"), ({"0": "--neg x"}, "every prompt is empty"),
+        ({}, "the prompt set is empty"), ({"0": " "}, "every prompt is empty"),
+        ({"0": "--neg x"}, "every prompt is empty"),
         ({"abc": "a"}, "unknown name"), ({"t": "a"}, "has no meaning here"), ({"": "a"}, "missing"),
         ({"max_f/0": "a"}, "divides by zero"), ({"0": "a", "__import__('os')": "b"}, "no meaning"),
     ],

@@ -53,11 +53,13 @@ def test_a_bare_number_or_an_empty_text_needs_no_note():
 @pytest.mark.parametrize(
     ("text", "expected", "note"),
     [
-        ("2:(5), 4:(9)", [5, 5, 5, 7, 9], "no keyframe at frame 0"), ("2:(t*3)", [6, 6, 6, 9, 12], "no keyframe at frame 0"),
+        ("2:(5), 4:(9)", [5, 5, 5, 7, 9], "no keyframe at frame 0"),
+        ("2:(t*3)", [6, 6, 6, 9, 12], "no keyframe at frame 0"),
         ("0:(1),", [1] * 5, "comma"), (",0:(1),,2:(1)", [1] * 5, "2 comma"), ("5,", [5] * 5, "comma"),
         ("0:(1), 99:(50)", [1] * 5, "0 to 4, so without effect: 99"),
         ("0:(1), max_f+3:(50)", [1] * 5, r"max_f\+3 \(frame 7\)"), ("0:(1), max_f-20:(50)", [1] * 5, r"frame -16"),
-        ("0:(1), 0:(2)", [2] * 5, "frame 0 is given twice"), ("0:(1), max_f-4:(2)", [2] * 5, r"given twice \(0 and max_f-4\)"),
+        ("0:(1), 0:(2)", [2] * 5, "frame 0 is given twice"),
+        ("0:(1), max_f-4:(2)", [2] * 5, r"given twice \(0 and max_f-4\)"),
         ("70:(3)", [3] * 5, "holds throughout"), ("70:(t), 90:(0)", [70] * 5, "holds throughout"),
         ("0-9:(3), 90:(1)", [3] * 5, "holds throughout"), ("0-9:(t)", [0, 1, 2, 3, 4], "holds throughout"),
     ],
@@ -78,7 +80,8 @@ def test_mended_and_noted(text, expected, note):
         ("0:(1), t:(2)", "t .* has no meaning here", "t", 8), ("0:(1), 7", "an entry without a key", "", 7),
         ("0:()", "missing", "0", 3), ("0:", "missing", "0", 3), (":(1)", "missing", "", 1),
         ("0:(1), 5:(__import__('os'))", "no meaning", "5", 22), ("0:('a)", "a quote is not closed", "", 4),
-        (",,,", "holds no keyframe", "", 0), ("0:(1), 5:(9 9)", "can't be read", "5", 0), ("5:(nan)", "unknown name", "5", 4),
+        (",,,", "holds no keyframe", "", 0), ("0:(1), 5:(9 9)", "can't be read", "5", 0),
+        ("5:(nan)", "unknown name", "5", 4),
         ("0:(1), 1/0:(3)", "divides by zero", "1/0", 8), ("0:(1); 4:(3)", "comma|no meaning", "0", 0),
         ("0:(1e999)", "too large", "0", 4), ("0:(x" + "x" * 300_000 + ")", "too long", "", 0),
         ("0:(" + "1+" * 2000 + "1)", "too long", "0", 3), ("(" * 150_000, "not closed", "", 0),
@@ -97,7 +100,7 @@ def test_an_error_names_field_keyframe_column_and_reason(text, reason, keyframe,
 
 
 def test_out_of_range_is_refused_or_brought_back():
-    with pytest.raises(ScheduleError, match="value at frame 3 is out of range; got 12.0; allowed: 0 to 10") as caught:
+    with pytest.raises(ScheduleError, match=r"value at frame 3 is out of range; got 12.0; allowed: 0 to 10") as caught:
         series("0:(1), 2:(t * 4)", least=0, most=10)
     assert caught.value.keyframe == "2"
     clamped = series("0:(1 + t)", 4, least=0, most=2.5, clamp=True)

@@ -73,7 +73,7 @@ def test_a_mute_worker_is_given_up(make_worker):
 
 
 def test_a_missing_interpreter_is_a_setup_error(tmp_path):
-    with pytest.raises(SetupError, match="cannot be started.*install.py"):
+    with pytest.raises(SetupError, match=r"cannot be started.*install\.py"):
         Worker([str(tmp_path / "python")], os.environ, log=WorkerLog(tmp_path / "log")).start()
 
 
@@ -120,7 +120,7 @@ def test_a_worker_that_ignores_a_cancel_is_killed(make_worker, request_clip):
 
 
 def test_babble_on_the_pipe_ends_the_worker(make_worker, request_clip):
-    with pytest.raises(WorkerDied, match="broke the protocol.*hello there"):
+    with pytest.raises(WorkerDied, match=r"broke the protocol.*hello there"):
         make_worker().run(replace(request_clip, prompt="babble"))
 
 

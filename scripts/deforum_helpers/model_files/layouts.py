@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LAYOUTS", "Layout", "find_prefixes", "tidy_name", "transformers_name"]
+__all__ = ["LAYOUTS", "Layout", "find_prefixes", "layout_of", "tidy_name"]
 
 Names = Mapping[str, tuple[str, ...]]
 
@@ -25,7 +25,7 @@ class Layout:
 
     markers: names of which any one gives the layout away (a shard may lack the others).
     table: None where names are the official ones.
-    ignored: beginnings or ends of names (behind the prefix) that carry nothing the part needs.
+    ignored: beginnings of names (behind the prefix) that carry nothing the part needs; ends of names with "*".
     """
 
     part: str
@@ -40,6 +40,9 @@ class Layout:
         inverse = {name: (official, at) for official, names in table.items() for at, name in enumerate(names)}
         object.__setattr__(self, "_inverse", inverse)
 
+    def ignores(self, name: str) -> bool:
+        return name.startswith(self.ignored) or name.endswith(tuple(i[1:] for i in self.ignored if i[0] == "*"))
+
     def official(self, name: str) -> tuple[str, int] | None:
         """(official name, which of its stacked parts this is), None for a name of no meaning here."""
         if self.table is None:
@@ -50,11 +53,13 @@ class Layout:
         found = self._inverse.get(pattern)
         return found and (found[0].replace("{}", number), found[1])
 
-    def parts_of(self, official: str) -> int:
-        """Into how many tensors the layout splits an official one."""
-        table = self.table or {}
-        names = table.get(official) or table.get(_numbered(official)[0]) or ("",)
-        return len(names)
+    def names_of(self, official: str) -> tuple[str, ...]:
+        """What an official tensor is called here; several are its rows, stacked."""
+        if self.table is None:
+            return (official,)
+        pattern, number = _numbered(official)
+        names = self.table.get(official) or self.table.get(pattern) or ()
+        return tuple(name.replace("{}", number) for name in names)
 
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
@@ -67,6 +72,11 @@ def _numbered(name: str) -> tuple[str, str]:
 
 
 _DOUBLED_LEVEL = re.compile(r"^((?:vace_)?blocks\.\d+)\.block\.")
+
+
+def layout_of(part: str, name: str) -> Layout:
+    """A layout by name, e.g. of the text encoder as transformers' module has it."""
+    return next(layout for layout in LAYOUTS if (layout.part, layout.name) == (part, name))
 
 
 def tidy_name(name: str) -> str:
@@ -82,12 +92,6 @@ def find_prefixes(layout: Layout, names: Iterable[str]) -> set[str]:
             if name.endswith(marker) and (len(name) == len(marker) or name[-len(marker) - 1] == "."):
                 found.add(name[: len(name) - len(marker)])
     return found
-
-
-def transformers_name(official: str) -> str:
-    """The text encoder's official name -> the name in transformers' module."""
-    pattern, number = _numbered(official)
-    return _UMT5_TRANSFORMERS.get(official, _UMT5_TRANSFORMERS.get(pattern, ("",)))[0].replace("{}", number)
 
 
 def _affine(table: dict[str, str]) -> dict[str, tuple[str, ...]]:
@@ -287,7 +291,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "dit", "diffusers",
         ("condition_embedder.time_proj.weight", "blocks.0.attn1.norm_q.weight"), _DIT_DIFFUSERS,
-        ignored=("attn2.norm_added_q.weight",),
+        ignored=("*.attn2.norm_added_q.weight",),
     ),
     Layout("vae", "official", ("encoder.middle.0.residual.0.gamma", "decoder.middle.0.residual.0.gamma")),
     Layout(

@@ -150,7 +150,7 @@ def _read_part(layout: Layout, prefix: str, where: Mapping[str, tuple[str, Tenso
         sizes, wanted, missing = {}, {}, [str(error).strip("'")]
     for official, shape in wanted.items():
         by = pieces.pop(official, {})
-        if len(by) != layout.parts_of(official):
+        if len(by) != len(layout.names_of(official)):
             missing.append(official)
             continue
         if _without_ones(shapes[official]) != _without_ones(shape):
@@ -175,7 +175,6 @@ def _sort_names(
 ) -> tuple[dict[str, str], dict[str, str], set[str]]:
     """(weight's name in the layout -> name in the file, same name -> name of its scale, unsupported schemes)."""
     raw, scales, unsupported = {}, {}, set()
-    ignored = layout.ignored
     for full in where:
         if not full.startswith(prefix):
             continue
@@ -186,7 +185,7 @@ def _sort_names(
         for ending in _SCALES:
             if name.endswith(ending):
                 scales[name[: -len(ending)] + ".weight"] = full
-        if name == "scaled_fp8" or name.endswith(_BESIDE_WEIGHTS) or name.startswith(ignored) or name.endswith(ignored):
+        if name == "scaled_fp8" or name.endswith(_BESIDE_WEIGHTS) or layout.ignores(name):
             continue
         raw[name.removesuffix("._data")] = full
     return raw, {name: scale for name, scale in scales.items() if name in raw}, unsupported

@@ -1,9 +1,9 @@
 """What a job is, and the one way its state changes.
 
-    pending -> running -> done
-       |  ^       +-----> failed, cancelled, interrupted
-       |  +-------------- failed, cancelled, interrupted      (asked for again)
-       +--> cancelled
+pending -> running -> done
+   |  ^       +-----> failed, cancelled, interrupted
+   |  +-------------- failed, cancelled, interrupted      (asked for again)
+   +--> cancelled
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def insert(db: sqlite3.Connection, new: NewJob, now: float, position: int | None
     """Put a job at the end of the queue, or at `position`.  Raises SettingsError."""
     settings = parsed(new.settings)
     row = {
-        "name": clean_name(new.name), "batch": clean_name(new.batch), "bookmark": int(new.bookmark),
+        "state": "pending", "name": clean_name(new.name), "batch": clean_name(new.batch), "bookmark": int(new.bookmark),
         "seed": resolve_seed(settings.seed if new.seed is None else new.seed),
         "position": last_position(db) if position is None else position, "created": now, "updated": now,
         **settings_columns(settings, new.name),
@@ -143,9 +143,7 @@ def update(db: sqlite3.Connection, job_id: int, now: float, **columns: Any) -> N
     _write(db, job_id, {**columns, "updated": now})
 
 
-def transition(
-    db: sqlite3.Connection, job_id: int, to: State, now: float, *, holder: str = "", **columns: Any
-) -> Job:
+def transition(db: sqlite3.Connection, job_id: int, to: State, now: float, *, holder: str = "", **columns: Any) -> Job:
     """The one place where a job's state changes.
 
     holder: the claim of the run that speaks; only it may end a running job.  columns: what changes with the state.

@@ -52,7 +52,10 @@ def this_process() -> Owner:
 def machine_name() -> str:
     """Equal for two processes only if one can look up the other's pid."""
     parts = [platform.node()]
-    for read in (lambda: Path("/etc/machine-id").read_text().strip()[:12], lambda: os.readlink("/proc/self/ns/pid")):
+    for read in (
+        lambda: Path("/etc/machine-id").read_text().strip()[:12],
+        lambda: str(Path("/proc/self/ns/pid").readlink()),
+    ):
         try:
             parts.append(read())
         except OSError:  # not Linux, or a container that hides it

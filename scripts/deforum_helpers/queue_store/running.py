@@ -12,12 +12,16 @@ from .jobs import Job, State, Stop, get, select, transition, update
 # Ends of a run that say nothing about the job itself; such a job may be run again without being asked for.
 INTERRUPTIONS = ("interrupted", "shutdown", "worker_died")
 PAUSED = "paused"
+_GIVEN_UP = "; it runs again only when asked for"
 _BROKEN_OFF = "the program ended while this job was being rendered"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended.  error_kind, error: of an error, or why it was interrupted.  resume: a next run may go on."""
+    """How a run ended.
+
+    error_kind, error: of an error, or why it was interrupted.  files: as record_files takes them.
+    """
 
     state: State
     error_kind: str = ""
@@ -34,10 +38,11 @@ def claim_next(db: sqlite3.Connection, now: float, claim: str, owner: str) -> Jo
     if row is None or running >= facts.options(db).at_once:
         return None
     job = get(db, row[0])
-    kept = {} if job.resume else {"progress": "{}", "folder": "", "timestring": "", "video": "", "thumbnail": ""}
+    goes_on = bool(job.resume and job.timestring)
+    files = {} if goes_on else {"folder": "", "timestring": "", "video": "", "thumbnail": ""}
     return transition(
-        db, job.id, "running", now, claim=claim, owner=owner, heartbeat=now, started=now, stop="",
-        attempts=job.attempts + 1, **kept,
+        db, job.id, "running", now, claim=claim, owner=owner, heartbeat=now, started=now, stop="", progress="",
+        attempts=job.attempts + 1, resume=int(goes_on), **files,
     )  # fmt: skip
 
 
@@ -63,7 +68,6 @@ def finish(db: sqlite3.Connection, now: float, job_id: int, claim: str, ending: 
     """Write a run's end, and in the same transaction what follows from it.  Raises ClaimLost, InputError."""
     how, job = facts.options(db), get(db, job_id)
     columns: dict[str, Any] = {"error_kind": ending.error_kind, "error": ending.error, **(ending.files or {})}
-    columns["resume"] = int(ending.state != "done")
     if ending.error_kind in (PAUSED, "shutdown"):
         columns["attempts"] = max(0, job.attempts - 1)  # a run that was ended in good order counts for nothing
     job = transition(db, job_id, ending.state, now, holder=claim, **columns)
@@ -84,10 +88,10 @@ def interrupt_dead(db: sqlite3.Connection, now: float, runs: list[tuple[int, str
         if not found:
             continue
         if found[0].stop == "now":  # somebody had asked for that before it died
-            ended.append(transition(db, job_id, "cancelled", now, holder=claim, resume=1))
+            ended.append(transition(db, job_id, "cancelled", now, holder=claim))
             continue
         why = {"error_kind": "interrupted", "error": _BROKEN_OFF}
-        job = transition(db, job_id, "interrupted", now, holder=claim, resume=1, **why)
+        job = transition(db, job_id, "interrupted", now, holder=claim, **why)
         ended.append(_resume_if_set(db, now, job))
     return ended
 
@@ -108,8 +112,7 @@ def _resume_if_set(db: sqlite3.Connection, now: float, job: Job) -> Job:
     if job.state != "interrupted" or job.error_kind not in INTERRUPTIONS or not how.auto_resume:
         return job
     if job.attempts >= how.most_attempts:
-        told = f"{job.error}; begun {job.attempts} times, it waits to be asked for".removeprefix("; ")
-        if "begun" not in job.error:
-            update(db, job.id, now, error=told)
+        if _GIVEN_UP not in job.error:
+            update(db, job.id, now, error=f"{job.error}{_GIVEN_UP} ({job.attempts} times begun)")
         return get(db, job.id)
     return transition(db, job.id, "pending", now, resume=1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..model_files import PartInfo
-from ..model_files.layouts import transformers_name
+from ..model_files.layouts import layout_of
 from .prompt_text import WeightedSpan, clean_prompt, split_weights
 from .text_cache import EmbeddingCache, encoder_fingerprint
 from .tokenizer import Tokenized, Tokenizer, load_tokenizer
@@ -46,6 +46,11 @@ def build_umt5(sizes: Mapping[str, int]) -> nn.Module:
     # One embedding under two names; left out of the second, it is loaded once and can't come apart.
     model.encoder.embed_tokens = None
     return model
+
+
+def transformers_name(official: str) -> str:
+    """An official tensor's name in transformers' module."""
+    return layout_of("text_encoder", "transformers").names_of(official)[0]
 
 
 def load_umt5(part: PartInfo, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..model_files import PartInfo, Source, read_tensor_file
 
-__all__ = ["DtypeRule", "load_into", "load_module", "load_state"]
+__all__ = ["DtypeRule", "load_into", "load_module", "load_state", "open_tensors"]
 
 DtypeRule = torch.dtype | Callable[[str], torch.dtype]
 Rename = Callable[[str], str]
@@ -30,7 +30,7 @@ Module = TypeVar("Module", bound=nn.Module)
 _NEXT = "download the file again"
 
 
-class _Reader(Protocol):
+class TensorReader(Protocol):
     """An open weights file: name -> tensor, on the device or still on the CPU, in the file's own dtype."""
 
     def __call__(self, name: str) -> Tensor: ...
@@ -61,7 +61,7 @@ def load_state(
         raise ModelError("; ".join(part.problems), where=part.files[0], next_step=_NEXT)
     device = torch.device(device)
     with ExitStack() as stack:
-        readers = {file: _open(file, device, stack) for file in part.files}
+        readers = {file: open_tensors(file, device, stack) for file in part.files}
         for official in sorted(part.sources, key=_by_place(part)):
             source = part.sources[official]
             wanted = dtype(official) if callable(dtype) else dtype
@@ -105,7 +105,7 @@ def _by_place(part: PartInfo) -> Callable[[str], tuple[str, int]]:
     return lambda official: (part.sources[official].places[0][0], order.get(part.sources[official].places[0], 0))
 
 
-def _read(source: Source, readers: Mapping[str, _Reader], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _read(source: Source, readers: Mapping[str, TensorReader], device: torch.device, dtype: torch.dtype) -> Tensor:
     pieces = []
     for (file, name), scale in zip(source.places, source.scales, strict=True):
         piece = readers[file](name).to(device)
@@ -135,7 +135,8 @@ def _check_finite(tensor: Tensor, source: Source) -> None:
         raise ModelError(f"tensor {name!r} holds NaN or infinity", where=file, next_step=_NEXT)
 
 
-def _open(file: str, device: torch.device, stack: ExitStack) -> _Reader:
+def open_tensors(file: str, device: torch.device, stack: ExitStack) -> TensorReader:
+    """Map a weights file of any format; it stays open as long as the stack.  Raises ModelError."""
     header = read_tensor_file(file)  # again: the file may have changed since the model was looked at
     if header.format == "safetensors":
         try:

@@ -1,0 +1,21 @@
+"""The server side of the tab and the API.
+
+    service.py       the one object per process that everything below asks: queue, runner, models, presets, plans
+    render_job.py    one job of the queue through render_wan, inside the WebUI around us
+    host.py          that WebUI: folders, flags, its GPU and lock, its progress bar and Interrupt button
+    planning.py      settings -> plan, notes, errors at their fields, estimate
+    environment.py   the isolated environment: state, set-up with a live log, self-test
+    views.py         jobs, models and presets as the JSON that pages get
+    routes.py        the table of routes becomes an app's: bodies, errors, threads
+    guard.py         who may ask: the host's passwords, no foreign pages
+    bodies.py        requests' bodies, bounded and checked
+    files.py         a file as an answer, with ranges
+    app_routes.py    /deforum-wan/api
+    queue_routes.py  ... its part about jobs
+    deforum_api.py   /deforum_api
+    run_now.py       the launch flags
+    serve.py         all of it without a WebUI
+
+Only files.py, guard.py, routes.py, bodies.py and serve.py know fastapi and starlette; nothing here knows gradio but
+serve.py.
+"""
