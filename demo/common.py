@@ -129,11 +129,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(x: Tensor) -> Tensor:
-    """[N, r, c] -> nearly (semi-)orthogonal matrices with the same row and column spaces."""
+    """[N, r, c] -> nearly (semi-)orthogonal matrices with the same row and column spaces; bfloat16 is enough."""
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
+    x = x.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).float()

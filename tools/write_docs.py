@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the parts of the documentation that the code itself knows.
 
-    python tools/write_docs.py            print the file tree
-    python tools/write_docs.py --write    put it into README.md between its two marks, and write docs/settings.md
+python tools/write_docs.py            print the file tree
+python tools/write_docs.py --write    put it into README.md between its two marks, and write docs/settings.md
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ SAID = {
     "tests/hosts": "the tab and the API in the gradio versions of the WebUIs",
     "tests/e2e": "the real worker process, kills, a real browser",
 }
-FOLDED = ("models/demo", "examples", "docs", "bench/results", "tests/unit", "tests/parity", "tests/hosts", "tests/e2e", ".ci")
+FOLDED = (
+    "models/demo",
+    "examples",
+    "docs",
+    "bench/results",
+    "tests/unit",
+    "tests/parity",
+    "tests/hosts",
+    "tests/e2e",
+    ".ci",
+)
 SKIPPED = {"__pycache__", ".git", "environment", "outputs", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 
 
@@ -96,7 +106,13 @@ def settings_page() -> str:
     for name, field in FIELDS.items():
         if field.group != group:
             group = field.group
-            lines += ["", f"## {group}", "", "| field | in Deforum | default | allowed | |", "| --- | --- | --- | --- | --- |"]
+            lines += [
+                "",
+                f"## {group}",
+                "",
+                "| field | in Deforum | default | allowed | |",
+                "| --- | --- | --- | --- | --- |",
+            ]
         default = "" if field.default in ("", {}) else f"`{field.default}`"
         theirs = ", ".join(f"`{other}`" for other in field.deforum)
         cells = (f"`{name}`", theirs, default, field.allowed, field.hint)

@@ -202,12 +202,12 @@ class PresetFolder:
             self._notice(f"{path.name} was damaged and set aside as {aside.name}: {error.one_line()}")
 
     def _write(self, path: Path, preset: Preset) -> None:
+        apply_preset(RenderSettings(), preset)
         content = _to_json(preset)
         try:
             json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
         except (ValueError, TypeError, RecursionError) as error:
             raise SettingsError(f"a preset can't hold this: {str(error)[:120]}", where="settings") from error
-        apply_preset(RenderSettings(), preset)
         self._make_folder()
         write_json(path, content)
 

@@ -134,7 +134,6 @@ class Runner:
                 try:
                     started = started or self._take_over()
                     worked = self._work()
-                    self._say("")
                 except DeforumWanError as error:
                     self._say(error.one_line())
                 except Exception as error:
@@ -158,6 +157,7 @@ class Runner:
             self._settle(*self._owed)
         self.queue.recover()
         job = self.queue.claim()
+        self._say("")
         if job is None:
             return False
         self._settle(job, self._run(job))

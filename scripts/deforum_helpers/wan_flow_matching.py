@@ -69,7 +69,7 @@ class WanFlowMatchingPipeline:
     without a seam and without decoding anything twice."""
 
     def __init__(self, parts: Parts) -> None:
-        self.variant, self.machine = parts.variant, parts.machine
+        self.variant, self.machine, self.memory = parts.variant, parts.machine, parts.memory
         self.dits, self.vae = parts.dits, parts.vae
         self.text_encoder, self.image_encoder = parts.text_encoder, parts.image_encoder
         self._decoded: tuple[tuple[object, ...], StreamState] = ((), StreamState())
@@ -111,7 +111,10 @@ class WanFlowMatchingPipeline:
         """Contexts [1 or 2, text_len, text_dim]: the prompt, and the negative one where guidance differs from 1."""
         guided = any(scale != 1 for scale in (*request.guidance, *request.low_noise_guidance))
         texts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
-        return self.text_encoder.encode(texts).to(self.machine.device)
+        contexts = self.text_encoder.encode(texts).to(self.machine.device)
+        if not self.memory.keep_text_encoder:
+            self.text_encoder.unload()
+        return contexts
 
     def guided(self, request: ClipRequest, contexts: Tensor, noise: Tensor, given: Given) -> GuidedModel:
         """The model, or the two experts, with everything a step needs but latents and timestep."""
@@ -198,7 +201,7 @@ class WanFlowMatchingPipeline:
         """
         state = self.decoder_state(request.stream)
         drop, done = int(request.drop_first), 0
-        for frames in self.vae.decode(latents, state):
+        for frames in self.vae.decode(latents, state, self.memory.latents_per_chunk):
             pixels = to_pixels(frames)[drop:]
             drop = 0
             done += 1 if frames.shape[2] == 1 else frames.shape[2] // TEMPORAL_STRIDE
@@ -215,7 +218,7 @@ class WanFlowMatchingPipeline:
             return state
         state = StreamState()
         for part in stream:
-            for _ in self.vae.decode(self.stream_latents((part,)), state):
+            for _ in self.vae.decode(self.stream_latents((part,)), state, self.memory.latents_per_chunk):
                 pass
         return state
 

@@ -1,7 +1,7 @@
 """Wan for a program: one warm worker, the models on this machine, and a generator that returns arrays.
 
-    with WanVideoGenerator() as wan_generator:
-        frames = wan_generator.generate_txt2video(prompt="a red ball rolls over a meadow", duration=2.0, fps=60)
+with WanVideoGenerator() as wan_generator:
+    frames = wan_generator.generate_txt2video(prompt="a red ball rolls over a meadow", duration=2.0, fps=60)
 """
 
 from __future__ import annotations

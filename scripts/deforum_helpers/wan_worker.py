@@ -85,6 +85,7 @@ class Service:
         self.channel = channel
         self._key: tuple[str, str, str] = ("", "", "")
         self._pipeline = None
+        self._level: int | None = None  # of the memory ladder, where an out-of-memory has pushed us down it
 
     def answer(self, request: Request) -> None:
         """Do one request; whatever happens, exactly one closing event goes out."""
@@ -99,7 +100,24 @@ class Service:
         self.channel.send(event)
 
     def clip(self, request: ClipRequest) -> ClipDone:
-        """Render one clip.  Raises DeforumWanError."""
+        """Render one clip; out of memory, again with less of the model on the device.  Raises DeforumWanError.
+
+        Latents that were on disk by then are not sampled again.
+        """
+        from .wan.memory import LEVELS
+
+        while True:
+            try:
+                return self._clip(request)
+            except OutOfDeviceMemory as error:
+                level = self._pipeline.memory.level + 1 if self._pipeline else LEVELS
+                if level >= LEVELS:
+                    raise
+                self.channel.send(Loading(request.id, "memory", 0.0, f"{error.what}; loading with less at once"))
+                self._free_device()
+                self._level = level
+
+    def _clip(self, request: ClipRequest) -> ClipDone:
         from .wan.clip_files import sha256
 
         pipeline = self._load(request)
@@ -141,13 +159,19 @@ class Service:
 
         key = (request.model, request.device, request.dtype)
         if key != self._key or self._pipeline is None:
+            if key != self._key and self._key[0]:
+                self._level = None  # another model: its own plan
             self._free_device()  # the old model first: two seldom fit
             machine = choose_machine(request.device, request.dtype)
 
             def on_loading(part: str, seconds: float, note: str) -> None:
                 self.channel.send(Loading(request.id, part, seconds, note))
 
-            self._pipeline = WanFlowMatchingPipeline(load_parts(request.model, machine, on_loading))
+            size = None
+            if isinstance(request, ClipRequest):
+                size = (request.latent_frames, request.height, request.width)
+            parts = load_parts(request.model, machine, on_loading, size=size, level=self._level)
+            self._pipeline = WanFlowMatchingPipeline(parts)
             self._key = key
         return self._pipeline
 

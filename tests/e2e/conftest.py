@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
-    "W": 128, "H": 80, "max_frames": 30, "fps": 20, "seed": 11, "steps": 3, "batch_name": "batch", "model": "demo",
-    "prompts": {"0": "a red ball rolls over green hills", "11": "a blue cube at sea", "22": "a yellow cone at night"},
+    "W": 64, "H": 48, "max_frames": 24, "fps": 20, "seed": 11, "steps": 2, "batch_name": "batch", "model": "demo",
+    "prompts": {"0": "a red ball rolls over green hills", "9": "a blue cube at sea", "18": "a yellow cone at night"},
 }  # fmt: skip
 
 

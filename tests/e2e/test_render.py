@@ -5,9 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from deforum_helpers.errors import ModelError, RenderCancelled, SettingsError
+from deforum_helpers.errors import InputError, ModelError, RenderCancelled
 from deforum_helpers.ffmpeg import count_frames
 from deforum_helpers.frames import read_png
 from deforum_helpers.job_files import JobFiles
@@ -15,6 +13,7 @@ from deforum_helpers.protocol import InspectRequest, Loading
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import load_settings
 from deforum_helpers.wan_integration import WanVideoGenerator
+from PIL import Image
 
 
 def frames_of(result) -> np.ndarray:
@@ -24,7 +23,7 @@ def frames_of(result) -> np.ndarray:
 def test_a_schedule_becomes_an_exact_video_and_the_same_one_again(worker, settings_file, tmp_path):
     settings, _ = load_settings(settings_file())
     first = render_wan(settings, tmp_path / "first", worker=worker)
-    assert first.frames == count_frames(first.video) == len(frames_of(first)) == 30
+    assert first.frames == count_frames(first.video) == len(frames_of(first)) == 24
     again = render_wan(load_settings(first.settings)[0], tmp_path / "again", worker=worker)
     assert np.array_equal(frames_of(first), frames_of(again))
 
@@ -64,7 +63,7 @@ def test_a_stop_takes_effect_within_a_step_and_the_worker_lives_on(worker, setti
 
 
 def test_previews_are_pictures_of_the_clip_in_work(worker, settings_file, tmp_path):
-    settings, _ = load_settings(settings_file(max_frames=9, steps=100))
+    settings, _ = load_settings(settings_file(max_frames=9, steps=1000))
     previews = []
 
     def look(progress):
@@ -75,20 +74,20 @@ def test_previews_are_pictures_of_the_clip_in_work(worker, settings_file, tmp_pa
     cancel = threading.Event()
     render_wan(settings, tmp_path, worker=worker, on_progress=lambda p: (look(p), previews and cancel.set()),
                cancel=cancel)  # fmt: skip
-    assert previews == [(128, 80)]
+    assert previews == [(64, 48)]
 
 
 @pytest.mark.parametrize("changes", [{"continuity": "image"}, {"continuity": "cut"}, {"motion": "output"},
-                                     {"overlap_frames": 4, "fps": 16}, {"strength_schedule": "0: (1), 11: (0)"}])
+                                     {"overlap_frames": 4, "fps": 16}, {"strength_schedule": "0: (1), 9: (0)"}])
 def test_every_way_to_go_on_gives_exactly_the_frames(worker, settings_file, tmp_path, changes):
     settings, _ = load_settings(settings_file(**changes))
     result = render_wan(settings, tmp_path, worker=worker)
-    assert result.frames == count_frames(result.video) == len(frames_of(result)) == 30
+    assert result.frames == count_frames(result.video) == len(frames_of(result)) == 24
 
 
 def test_a_model_is_inspected_by_loading_it(worker, tmp_path):
-    from deforum_helpers.wan_integration import model_search_folders
     from deforum_helpers.preflight import find_model
+    from deforum_helpers.wan_integration import model_search_folders
 
     seen = []
     told = worker.run(InspectRequest("i", find_model("demo", model_search_folders()).reference), seen.append)
@@ -101,7 +100,7 @@ def test_a_model_is_inspected_by_loading_it(worker, tmp_path):
 def test_two_seconds_at_60_fps_are_120_frames(worker):
     with WanVideoGenerator("demo", worker=worker) as wan_generator:
         frames = wan_generator.generate_txt2video(
-            prompt="a red ball", duration=2.0, fps=60, resolution="128x80", steps=2, guidance_scale=4.0, seed=1
+            prompt="a red ball", duration=2.0, fps=60, resolution="64x48", steps=2, guidance_scale=4.0, seed=1
         )
     assert (frames.shape, frames.dtype) == ((120, 80, 128, 3), np.uint8)
     assert worker.alive
@@ -122,12 +121,12 @@ def test_the_generator_starts_from_a_picture(worker):
 
 def test_the_generator_chains_what_is_longer_than_the_window_and_can_be_stopped(worker):
     wan_generator, cancel = WanVideoGenerator("demo", worker=worker), threading.Event()
-    frames = wan_generator.generate_txt2video("a boat", 1.5, 16, "128x80", steps=2, seed=1)
+    frames = wan_generator.generate_txt2video("a boat", 1.5, 16, "64x48", steps=2, seed=1)
     assert len(frames) == 24
     cancel.set()
     began = time.monotonic()
     with pytest.raises(RenderCancelled):
-        wan_generator.generate_txt2video("a boat", 1.0, 16, "128x80", steps=500, seed=1, cancel=cancel)
+        wan_generator.generate_txt2video("a boat", 1.0, 16, "64x48", steps=500, seed=1, cancel=cancel)
     assert time.monotonic() - began < 10
 
 
@@ -137,5 +136,5 @@ def test_the_generator_chains_what_is_longer_than_the_window_and_can_be_stopped(
     ({"wobble": 1}, "wobble"), ({"prompt": ""}, "prompt"),
 ])  # fmt: skip
 def test_the_generator_names_the_argument_that_is_wrong(arguments, field):
-    with pytest.raises((SettingsError, Exception), match=field):
+    with pytest.raises(InputError, match=field):
         WanVideoGenerator("demo").generate_txt2video(**{"prompt": "a boat", "resolution": "128x80", **arguments})

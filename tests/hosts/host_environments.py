@@ -16,11 +16,11 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parents[1] / "scripts") not in sys.path:
     sys.path.insert(0, str(HERE.parents[1] / "scripts"))
 
-from deforum_helpers.environment_faults import fault_from_output  # noqa: E402
-from deforum_helpers.environment_packages import PIP, pip_environment  # noqa: E402
-from deforum_helpers.environment_venv import create_venv, is_usable_venv, run_command  # noqa: E402
-from deforum_helpers.errors import SetupError  # noqa: E402
-from deforum_helpers.wan_isolated_env import (  # noqa: E402
+from deforum_helpers.environment_faults import fault_from_output
+from deforum_helpers.environment_packages import PIP, pip_environment
+from deforum_helpers.environment_venv import create_venv, is_usable_venv, run_command
+from deforum_helpers.errors import SetupError
+from deforum_helpers.wan_isolated_env import (
     clean_environment,
     environment_root,
     probe_python,

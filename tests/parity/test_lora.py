@@ -65,13 +65,17 @@ def spelt(
     return {k: v for n, (a, b) in layers.items() for k, v in ((form(n) + down, a), (form(n) + up, b))}
 
 
+def kohya(name: str) -> str:
+    return name.replace(".", "_")
+
+
 SPELLINGS = {
     "ComfyUI": (lambda n: f"diffusion_model.{n}", ".lora_A.weight", ".lora_B.weight", False),
     "ComfyUI, down and up": (lambda n: f"diffusion_model.{n}", ".lora_down.weight", ".lora_up.weight", True),
-    "kohya": (lambda n: "lora_unet_" + n.replace(".", "_"), ".lora_down.weight", ".lora_up.weight", True),
-    "kohya, double": (lambda n: "lora_unet__" + n.replace(".", "_"), ".lora_down.weight", ".lora_up.weight", True),
+    "kohya": (lambda n: f"lora_unet_{kohya(n)}", ".lora_down.weight", ".lora_up.weight", True),
+    "kohya, double": (lambda n: f"lora_unet__{kohya(n)}", ".lora_down.weight", ".lora_up.weight", True),
     "diffusers": (lambda n: f"transformer.{LAYERS[n]}", ".lora_A.weight", ".lora_B.weight", False),
-    "diffusers, kohya": (lambda n: "lora_transformer_" + LAYERS[n].replace(".", "_"), ".lora_down.weight", ".lora_up.weight", True),
+    "musubi": (lambda n: f"lora_transformer_{kohya(LAYERS[n])}", ".lora_down.weight", ".lora_up.weight", True),
     "peft": (lambda n: f"base_model.model.{n}", ".lora_A.default.weight", ".lora_B.default.weight", False),
     "DiffSynth": (lambda n: f"pipe.dit.{n}", ".lora_A.default.weight", ".lora_B.default.weight", False),
     "bare": (lambda n: n, ".lora_A.weight", ".lora_B.weight", True),
@@ -149,7 +153,8 @@ def test_what_is_left_over_is_listed(dit: WanFlowMatchingModel, mix: LoraMix, tm
     assert note.startswith(f"{path}: has no place for ") and note.endswith(" and 3 more")
     shapes = {name: tuple(value.shape) for name, value in dit.named_parameters()}
     assert set(read_lora(path, shapes).unmatched) == {
-        *(name for name in list(state)[-6:] if "patch" not in name), "diffusion_model.patch_embedding.diff (wrong size)",
+        *(name for name in list(state)[-6:] if "patch" not in name),
+        "diffusion_model.patch_embedding.diff (wrong size)",
     }  # fmt: skip
 
 
@@ -180,5 +185,5 @@ def test_a_file_that_does_not_fit(
         mix.set([(good, 1.0), (bad, 1.0)])
     assert "bad.safetensors" in str(caught.value)
     assert torch.equal(dit.get_parameter("blocks.0.self_attn.q.weight"), before)
-    with pytest.raises(ModelError, match="no such|can't be read|cannot be read"):
+    with pytest.raises(ModelError, match=r"no such|can't be read|cannot be read"):
         mix.set([(str(tmp_path / "nowhere.safetensors"), 1.0)])

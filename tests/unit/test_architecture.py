@@ -1,19 +1,8 @@
-"""The floors: who may import whom and what, how long a file may be, and that nothing happens at import.
-
-    face      the command lines, the tab, the API
-    host      the isolated environment, the worker's client, a render
-    logic     schedules, timeline, queue, files, video
-    contract  errors, settings, protocol, variants, weights files      everyone may import these
-    worker    lives in the isolated environment and knows the contract only
-
-Imports go downwards or along a floor.  Only the worker has torch; only the face has a WebUI's packages.
-"""
+"""The floors are kept, no file is too long, nothing happens at import.  What the floors are: tests/floors.py."""
 
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
 import subprocess
 import sys
@@ -21,71 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from floors import (
+    BELOW,
+    MODULES,
+    PACKAGE,
+    PACKAGES,
+    ROOT,
+    floor_of,
+    import_in_fresh_interpreter,
+    module_names,
+    top_name,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ROOT / "scripts"
-PACKAGE = SCRIPTS / "deforum_helpers"
 LONGEST_FILE = 450
-
-# Module or folder -> floor.  A new file must find its place here.
-FLOORS = {
-    "contract": (
-        "__init__", "deforum_files", "errors", "model_files", "protocol", "settings", "settings_fields", "variants",
-    ),
-    "logic": (
-        "atomic_files", "builtin_presets", "checkpoints", "expressions", "ffmpeg", "frames", "in_between", "job_files",
-        "job_queue", "manifest", "optical_flow", "presets", "progress", "prompts", "queue_runner", "queue_store",
-        "retiming", "schedules", "seeds", "stream", "subtitles", "timeline", "video_io",
-    ),
-    "host": (
-        "clips", "environment_build", "environment_faults", "environment_lock", "environment_packages",
-        "environment_venv", "output", "preflight", "render_wan", "wan_integration", "wan_isolated_env",
-        "worker_client", "worker_log",
-    ),
-    "face": (
-        "api", "cli", "cli_plan", "cli_progress", "cli_render", "gradio_compat", "install_command", "ui_elements",
-        "web",
-    ),
-    "worker": ("wan", "wan_flow_matching", "wan_worker"),
-}  # fmt: skip
-BELOW = {
-    "contract": {"contract"},
-    "logic": {"logic", "contract"},
-    "host": {"host", "logic", "contract"},
-    "face": {"face", "host", "logic", "contract"},
-    "worker": {"worker", "contract"},
-}
-# Packages beside the standard library.  numpy and Pillow are in every host.
-_HOST_PACKAGES = {"numpy", "PIL", "imageio_ffmpeg"}
-PACKAGES = {
-    "contract": set(),
-    "logic": _HOST_PACKAGES,
-    "host": _HOST_PACKAGES,
-    "face": {*_HOST_PACKAGES, "gradio", "fastapi", "starlette", "pydantic", "modules", "uvicorn"},
-    "worker": {
-        "numpy", "PIL", "torch", "safetensors", "transformers", "tokenizers", "sentencepiece", "ftfy", "regex",
-        "einops", "gguf",
-    },
-}  # fmt: skip
 # The parts of the worker know neither the pipeline nor the process around them.
 WORKER_TOPS = {"wan_flow_matching", "wan_worker"}
 
-MODULES = sorted(PACKAGE.rglob("*.py"))
 OWN_FILES = [
     path
     for pattern in ("*.py", "scripts/**/*.py", "tests/**/*.py", "demo/**/*.py", "tools/**/*.py", "bench/**/*.py")
     for path in sorted(ROOT.glob(pattern))
 ]
-
-
-def top_name(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def floor_of(name: str) -> str:
-    found = [floor for floor, names in FLOORS.items() if name in names]
-    assert found, f"deforum_helpers/{name} stands on no floor: give it its place in FLOORS"
-    return found[0]
 
 
 def imports(path: Path) -> Iterator[tuple[int, str, bool]]:
@@ -112,6 +57,7 @@ def named(path: Path) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_imports_go_downwards(path: Path) -> None:
     floor = floor_of(top_name(path))
+    assert floor, "it stands on no floor: give it its place in tests/floors.py"
     wrong = []
     for line, name, ours in imports(path):
         first = name.split(".")[0]
@@ -143,53 +89,6 @@ def test_a_module_only_defines_things(path: Path) -> None:
         if any(target.startswith(("os.environ", "sys.path", "torch.")) for target in targets):
             acts.append(f"line {node.lineno}: {ast.unparse(node)}")
     assert acts == []
-
-
-# Imports every host-side module while an audit hook listens for what an import must not do.
-_PROBE = """
-import importlib, json, os, sys
-scripts, names = sys.argv[1], json.loads(sys.argv[2])
-sys.path.insert(0, scripts)
-before, path, acts = dict(os.environ), list(sys.path), []
-
-def listen(event, args):
-    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
-        acts.append(f"writes {args[0]}")
-    elif event in ("os.mkdir", "os.remove", "os.rename", "subprocess.Popen", "os.system", "socket.connect"):
-        acts.append(f"{event} {args[:2]}")
-
-sys.addaudithook(listen)
-for name in names:
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("gradio", "fastapi", "modules", "pydantic"):
-            raise
-if dict(os.environ) != before: acts.append("changes os.environ")
-if sys.path != path: acts.append("changes sys.path")
-loaded = lambda *names: sorted(set(names) & set(sys.modules))
-print(json.dumps({
-    "acts": acts, "heavy": loaded("torch", "transformers", "safetensors", "diffusers"),
-    "webui": loaded("gradio", "fastapi", "pydantic"),
-}))
-"""
-
-
-def import_in_fresh_interpreter(names: list[str]) -> dict[str, list[str]]:
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE, str(SCRIPTS), json.dumps(names)], capture_output=True, text=True, env=env
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def module_names(*floors: str) -> list[str]:
-    return [
-        ".".join(path.relative_to(SCRIPTS).with_suffix("").parts).removesuffix(".__init__")
-        for path in MODULES
-        if floor_of(top_name(path)) in floors
-    ]
 
 
 def test_the_host_side_imports_without_torch_and_without_doing_anything() -> None:

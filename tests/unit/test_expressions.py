@@ -25,7 +25,7 @@ def value(text, t=0, seed=7, max_f=99):
         ("-7 % 4", -3), ("t", 12), ("s", 7), ("max_f", 99), ("pi", math.pi), ("1e3 + .5 + 2.", 1002.5),
         ("sin(t)", math.sin(12)), ("arctan2(1, 2)", math.atan2(1, 2)), ("log(exp(2))", 2), ("log10(1000)", 3),
         ("log1p(expm1(2))", 2), ("sqrt(16)", 4), ("abs(-3)", 3), ("floor(-1.5)", -2), ("ceil(1.2)", 2),
-        ("round(2.567, 2)", 2.57), ("fmod(7, 4)", 3), ("min(3, 1, 2)", 1), ("maximum(3, 1, 2)", 3),
+        ("round(2.567, 2)", 2.57), ("fmod(-7, 4)", -3), ("min(3, 1, 2)", 1), ("maximum(3, 1, 2)", 3),
         ("where(t < 5, 1, 2)", 2), ("where(t > 5 and t < 20, 1, 2)", 1), ("where(not t, 1, 2)", 2),
         ("where((t > 5) & (t < 20) | (t == 50), 1, 2)", 1), ("where(~(t > 5), 1, 2)", 2), ("5 & 3", 1), ("5 | 3", 7),
         ("5 ^ 3", 6), ("~5", -6), ("(t > 5) * 10", 10), ("0 < t < 20", 1), ("0 < t < 10", 0), ("t != 12 or t == 12", 1),
@@ -81,7 +81,8 @@ def test_a_result_that_is_not_finite_names_frame_and_keyframe(text, reason):
 @pytest.mark.parametrize(
     ("text", "reason", "column"),
     [
-        ("1 + foo", "unknown name", 9), ("foo(1)", "unknown function", 5), ("1 + $", "no meaning", 9),
+        ("1 + foo", "unknown name", 9), ("  1 + foo", "unknown name", 11),
+        ("foo(1)", "unknown function", 5), ("1 + $", "no meaning", 9),
         ("sin", "needs its arguments", 5), ("sin(1, 2)", "wrong number of arguments", 5),
         ("where(t)", "wrong number", 5),
         ("1 +", "ends too early", 7), ("(1 + 2", "can't be read|ends too early", 0), ("", "missing", 5),

@@ -172,6 +172,13 @@ def test_the_own_name_wins_and_the_other_is_noted():
     assert any("another name: W" in note for note in notes)
 
 
+def test_an_export_is_in_deforum_s_style():
+    text = settings_to_text(RenderSettings(fps=15, num_inference_steps="25", init_image="a.png"))
+    for line in ('"W": 832,', '"fps": 15,', '"steps": 25,', '"use_init": true,', '"add_soundtrack": "None",'):
+        assert f"\n    {line}\n" in text
+    assert text.startswith('{\n    "prompts": {}') and text.endswith("}\n")
+
+
 def test_our_own_export_needs_no_notes():
     assert settings_from_dict(settings_to_dict(RenderSettings(prompts={"0": "a"})))[1] == []
 

@@ -20,7 +20,7 @@ from ..errors import OutputError
 from . import schema
 from .facts import fact, set_fact
 from .jobs import select
-from .salvage import finish_salvage, salvage
+from .salvage import DAMAGE, finish_salvage, salvage
 
 P, T = ParamSpec("P"), TypeVar("T")
 
@@ -101,7 +101,7 @@ class Database:
                 return work(self._opened())
             except _Moved:
                 return work(self._opened())
-            except sqlite3.DatabaseError as error:
+            except DAMAGE as error:
                 if not _means_damage(error):
                     raise
                 self.close()
@@ -128,7 +128,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         try:
             return _prepared(self.path, self._busy_seconds)
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
             if not _means_damage(error):
                 raise
             salvage(self.path)
@@ -195,8 +195,10 @@ def _sound(path: Path) -> bool:
                 return False
             select(db, "1")
             return True
-    except (sqlite3.DatabaseError, IndexError) as error:
-        if isinstance(error, sqlite3.Error) and not _means_damage(error):
+    except IndexError:  # a column is missing
+        return False
+    except DAMAGE as error:
+        if not _means_damage(error):
             raise
         return False
 
@@ -214,9 +216,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _means_damage(error: sqlite3.Error) -> bool:
+def _means_damage(error: Exception) -> bool:
     """SQLITE_CORRUPT and SQLITE_NOTADB; Python 3.10 doesn't give the code, but no other error has the plain class."""
-    return type(error) is sqlite3.DatabaseError or any(
+    return type(error) in (sqlite3.DatabaseError, UnicodeDecodeError) or any(
         words in str(error) for words in ("malformed", "no such table", "no such column", "Could not decode")
     )
 

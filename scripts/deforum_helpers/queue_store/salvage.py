@@ -19,7 +19,8 @@ from typing import Any
 from ..atomic_files import sync_directory
 from . import facts, schema
 
-_BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a database; useless and dangerous without it
+DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # as Python shows it: SQLite's message may quote what can't be decoded
+_BESIDE = ("-wal", "-journal")  # what SQLite keeps beside a database; useless and dangerous without it
 _MOST_FAILURES = 100_000
 _SETTINGS_LOST = "its settings were damaged together with the queue's file"
 
@@ -30,6 +31,7 @@ def finish_salvage(path: Path) -> None:
     if not ready.exists():
         return
     aside = _aside(path, ready.stat().st_mtime)
+    _beside(path, "-shm").unlink(missing_ok=True)  # an index of the -wal, made anew when needed
     for suffix in (*_BESIDE, ""):
         with suppress(FileNotFoundError):
             _beside(path, suffix).replace(_beside(aside, suffix))
@@ -40,7 +42,7 @@ def finish_salvage(path: Path) -> None:
 def salvage(path: Path) -> str:
     """Set the damaged database aside and put what can be read of it in its place.  Returns a word about it."""
     part, ready = _beside(path, ".salvaging"), _beside(path, ".salvaged")
-    for suffix in ("", *_BESIDE):
+    for suffix in ("", "-shm", *_BESIDE):
         _beside(part, suffix).unlink(missing_ok=True)
     now = float(int(time.time()))
     while _aside(path, now).exists():
@@ -73,7 +75,7 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int]:
         old.row_factory = sqlite3.Row
         old.text_factory = lambda data: data.decode("utf-8", "replace")
         new.execute("BEGIN IMMEDIATE")
-        with suppress(sqlite3.Error):
+        with suppress(*DAMAGE):
             for row in old.execute("SELECT key, value FROM facts WHERE key IN ('paused', 'options', 'notices')"):
                 _insert(new, "facts", dict(row))
         for row in _readable_rows(old):
@@ -92,7 +94,7 @@ def _readable_rows(old: sqlite3.Connection) -> Iterator[sqlite3.Row | None]:
         low, high = spans.pop()
         try:
             rows = old.execute("SELECT * FROM jobs NOT INDEXED WHERE id BETWEEN ? AND ?", (low, high)).fetchall()
-        except sqlite3.Error:
+        except DAMAGE:
             failures += 1
             if low >= high:
                 yield None
@@ -105,13 +107,13 @@ def _readable_rows(old: sqlite3.Connection) -> Iterator[sqlite3.Row | None]:
 
 def _largest_id(old: sqlite3.Connection) -> int:
     for query in ("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'", "SELECT max(id) FROM jobs"):
-        with suppress(sqlite3.Error):
+        with suppress(*DAMAGE):
             row = old.execute(query).fetchone()
             if row and row[0]:
                 return min(int(row[0]), 10_000_000)
     try:
         return old.execute("PRAGMA page_count").fetchone()[0] * 8
-    except sqlite3.Error:
+    except DAMAGE:
         return 0  # not even the header can be read
 
 

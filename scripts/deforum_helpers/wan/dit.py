@@ -55,16 +55,29 @@ class DitConfig:
 
 
 @dataclass
+class BlockConditioning:
+    """A block's own projections of text and image, made when it first runs: only then are its weights sure to be on
+    the device."""
+
+    context: Tensor
+    image: Tensor | None
+    keys_values: tuple[Tensor, ...] = ()
+
+
+@dataclass
 class Conditioning:
     """What a prompt (and an image) contributes, computed once and used by every step.
 
-    context [B, S, d] embedded text; image [B, S', d] embedded image tokens or None; keys_values holds each
-    block's projections of them, filled in when the block first runs (so that offloaded blocks can do it too).
+    context [B, S, d] embedded text; image [B, S', d] embedded image tokens or None.
     """
 
     context: Tensor
     image: Tensor | None = None
-    keys_values: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    blocks: dict[int, BlockConditioning] = field(default_factory=dict)
+
+    def of_block(self, index: int) -> BlockConditioning:
+        """The part of one block; VACE's blocks count -1, -2 ..."""
+        return self.blocks.setdefault(index, BlockConditioning(self.context, self.image))
 
 
 def sinusoid(timesteps: Tensor, width: int) -> Tensor:
@@ -150,16 +163,19 @@ class WanCrossAttention(nn.Module):
             self.norm_k_img = RMSNorm(dim, config.eps)
         self.attend: AttentionFn = sdpa
 
-    def project(self, conditioning: Conditioning) -> tuple[Tensor, ...]:
+    def project(self, context: Tensor, image: Tensor | None) -> tuple[Tensor, ...]:
         """Keys and values of the text, then of the image if there is one, each [B, S, H, D]."""
-        heads, text, image = (self.num_heads, -1), conditioning.context, conditioning.image
-        out = [self.norm_k(self.k(text)), self.v(text)]
+        heads = (self.num_heads, -1)
+        out = [self.norm_k(self.k(context)), self.v(context)]
         if image is not None:
             out += [self.norm_k_img(self.k_img(image)), self.v_img(image)]
         return tuple(part.unflatten(2, heads) for part in out)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, ...]) -> Tensor:
-        """x [B, L, d], keys_values of project -> [B, L, d]."""
+    def forward(self, x: Tensor, conditioning: BlockConditioning) -> Tensor:
+        """x [B, L, d] -> [B, L, d]."""
+        if not conditioning.keys_values:
+            conditioning.keys_values = self.project(conditioning.context, conditioning.image)
+        keys_values = conditioning.keys_values
         q = self.norm_q(self.q(x)).unflatten(2, (self.num_heads, -1))
         out = self.attend(q, keys_values[0], keys_values[1])
         if len(keys_values) == 4:
@@ -180,12 +196,12 @@ class WanTransformerBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU("tanh"), nn.Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
-    def forward(self, x: Tensor, time: Tensor, keys_values: tuple[Tensor, ...], tables: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, conditioning: BlockConditioning, tables: Tensor) -> Tensor:
         """x [B, L, d], time [B, n, 6, d] float32 -> [B, L, d]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (self.modulation.float() + time).unbind(2)
         y = modulate(self.norm(x), shift_a, scale_a).to(x.dtype)
         x = add_gated(x, self.self_attn(y, tables), gate_a)
-        x = x + self.cross_attn(self.norm3(x), keys_values)
+        x = x + self.cross_attn(self.norm3(x), conditioning)
         y = modulate(self.norm(x), shift_f, scale_f).to(x.dtype)
         return add_gated(x, self.ffn(y), gate_f)
 
@@ -291,7 +307,7 @@ class WanFlowMatchingModel(nn.Module):
         tables = rotary_tables(grid, self.config.head_dim, x.device)
         hints = self.vace_hints(x, vace_context, rows, conditioning, tables) if vace_context is not None else {}
         for index, block in enumerate(self.blocks):
-            x = block(x, rows, self.block_keys_values(index, block, conditioning), tables)
+            x = block(x, rows, conditioning.of_block(index), tables)
             if index in hints:
                 x = x + hints[index] * vace_scale
         return unpatchify(self.head(x, time).float(), grid)
@@ -309,16 +325,9 @@ class WanFlowMatchingModel(nn.Module):
         for index, (target, block) in enumerate(zip(self.config.vace_layers, self.vace_blocks, strict=True)):
             if index == 0:
                 control = block.before_proj(control) + x
-            control = block(control, rows, self.block_keys_values(-1 - index, block, conditioning), tables)
+            control = block(control, rows, conditioning.of_block(-1 - index), tables)
             hints[target] = block.after_proj(control)
         return hints
-
-    @staticmethod
-    def block_keys_values(index: int, block: WanTransformerBlock, conditioning: Conditioning) -> tuple[Tensor, ...]:
-        """Text and image keys and values of one block, projected when first asked for.  VACE blocks: -1, -2 ..."""
-        if index not in conditioning.keys_values:
-            conditioning.keys_values[index] = block.cross_attn.project(conditioning)
-        return conditioning.keys_values[index]
 
     @staticmethod
     def embed_patches(layer: nn.Conv3d, latents: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from .attention import pick_attention
 from .dit import DitConfig, WanFlowMatchingModel, WanSelfAttention
 from .image_encoder import ImageEncoder, ImageEncoderConfig
 from .machine import Machine
+from .memory import MemoryPlan, Needs, estimate_needs, plan_memory
+from .offload import stream_blocks
 from .text_cache import EmbeddingCache
 from .text_encoder import TextEncoder
 from .vae import VaeConfig, WanVae
@@ -39,30 +41,68 @@ class Parts:
     text_encoder: TextEncoder
     image_encoder: ImageEncoder | None
     machine: Machine
+    memory: MemoryPlan
 
 
-def load_parts(model: str, machine: Machine, on_loading: OnLoading) -> Parts:
+def load_parts(
+    model: str,
+    machine: Machine,
+    on_loading: OnLoading,
+    *,
+    size: tuple[int, int, int] | None = None,
+    level: int | None = None,
+) -> Parts:
     """Load a model for rendering.
 
     model: a folder, a backbone's file, or a ModelInfo.reference.  on_loading(part, seconds, note): seconds is 0
-    when a part begins.  The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError.
+    when a part begins.  size: latent frames, height and width to plan memory for, None = the variant's own.
+    level: of the memory ladder, None = what fits.
+    The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError.
     """
     info = inspect_model(model).require()
+    memory = plan_memory(_needs(info, machine, size), machine.free_memory, level)
+    on_loading("memory", 0.0, memory.reason)
     names = ("dit_high", "dit_low") if info.row.experts else ("dit",)
-    dits = tuple(_timed(on_loading, name, info, lambda part: load_dit(part, info.row, machine)) for name in names)
+    dits = tuple(
+        _timed(on_loading, name, info, lambda part: load_dit(part, info.row, machine, stream=memory.stream_dit))
+        for name in names
+    )
     vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
     text_encoder = TextEncoder(
         info.parts["text_encoder"], info.parts["tokenizer"], info.row.text_len, machine.device, machine.dtype,
-        EmbeddingCache(cache_folder() / "text"),
+        EmbeddingCache(cache_folder() / "text"), memory.stream_text_encoder,
     )  # fmt: skip
     image_encoder = None
     if info.row.image_tokens:
         image_encoder = _timed(on_loading, "image_encoder", info, lambda part: load_image_encoder(part, machine))
-    return Parts(info.row, dits, vae, text_encoder, image_encoder, machine)
+    return Parts(info.row, dits, vae, text_encoder, image_encoder, machine, memory)
 
 
-def load_dit(part: PartInfo, variant: Variant, machine: Machine) -> WanFlowMatchingModel:
-    """The backbone of a variant, with the fastest attention this machine has."""
+def _needs(info: ModelInfo, machine: Machine, size: tuple[int, int, int] | None) -> Needs:
+    row, vae = info.row, VAES[info.row.vae]
+    itemsize = machine.dtype.itemsize
+    counts = {name: sum(math.prod(s.shape) for s in part.sources.values()) for name, part in info.parts.items()}
+    defaults = ((row.window_frames - 1) // vae.temporal_stride + 1, row.defaults.height, row.defaults.width)
+    return estimate_needs(
+        text_encoder=counts["text_encoder"] * itemsize,
+        dit=sum(count for name, count in counts.items() if name.startswith("dit")) * itemsize,
+        blocks=row.num_layers * max(1, len(row.experts)),
+        image_encoder=counts.get("image_encoder", 0) * itemsize,
+        vae=counts["vae"] * itemsize,
+        dim=row.dim,
+        ffn_dim=row.ffn_dim,
+        vae_dim=info.parts["vae"].sizes["decoder_dim"],
+        size=size or defaults,
+        stride=vae.spatial_stride,
+        itemsize=itemsize,
+    )
+
+
+def load_dit(part: PartInfo, variant: Variant, machine: Machine, *, stream: bool = False) -> WanFlowMatchingModel:
+    """The backbone of a variant, with the fastest attention this machine has.
+
+    stream: keep its blocks in host memory and bring them to the device one at a time.
+    """
     config = DitConfig(
         dim=variant.dim,
         ffn_dim=variant.ffn_dim,
@@ -82,7 +122,10 @@ def load_dit(part: PartInfo, variant: Variant, machine: Machine) -> WanFlowMatch
     def dtype(name: str) -> torch.dtype:
         return torch.float32 if any(mark in f"{name}" for mark in _FULL_PRECISION) else machine.dtype
 
-    dit = load_module(lambda: WanFlowMatchingModel(config), part, machine.device, dtype)
+    home = torch.device("cpu") if stream else machine.device
+    dit = load_module(lambda: WanFlowMatchingModel(config), part, home, dtype)
+    if stream:
+        stream_blocks(dit, [*dit.blocks], machine.device)
     attention = pick_attention(machine.device, machine.dtype, variant.head_dim)
     for module in dit.modules():
         if isinstance(module, WanSelfAttention):

@@ -26,7 +26,8 @@ __all__ = ["LoraFile", "LoraMix", "read_lora"]
 # What trainers and tools put in front; longest first, so that none hides another.
 _PREFIXES = (
     "base_model.model.diffusion_model.", "base_model.model.", "model.diffusion_model.", "diffusion_model.",
-    "transformer.", "pipe.dit.", "lora_unet__", "lora_unet_", "lora_transformer_", "unet.", "model.", "dit.", "net.", "",
+    "transformer.", "pipe.dit.", "lora_unet__", "lora_unet_", "lora_transformer_", "unet.", "model.", "dit.", "net.",
+    "",
 )  # fmt: skip
 _ROLES = (
     ("down", re.compile(r"\.(?:lora_A|lora_down|lora\.down)(?:\.default)?(?:\.weight)?$")),

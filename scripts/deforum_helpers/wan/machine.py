@@ -21,6 +21,11 @@ class Machine:
     total_memory: int
     reason: str
 
+    @property
+    def free_memory(self) -> int:
+        """Bytes free on the device now; 0 where its memory is the host's own."""
+        return torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else 0
+
 
 def choose_machine(device: str = "auto", dtype: str = "auto") -> Machine:
     """Pick the device and the dtype.

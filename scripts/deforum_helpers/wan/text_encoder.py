@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..model_files import PartInfo
 from ..model_files.layouts import layout_of
+from .offload import stream_blocks
 from .prompt_text import WeightedSpan, clean_prompt, split_weights
 from .text_cache import EmbeddingCache, encoder_fingerprint
 from .tokenizer import Tokenized, Tokenizer, load_tokenizer
@@ -53,16 +54,23 @@ def transformers_name(official: str) -> str:
     return layout_of("text_encoder", "transformers").names_of(official)[0]
 
 
-def load_umt5(part: PartInfo, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The encoder with a checkpoint's weights.  Raises ModelError."""
-    model = load_module(lambda: build_umt5(part.sizes), part, device, dtype, rename=transformers_name)
+def load_umt5(part: PartInfo, device: torch.device, dtype: torch.dtype, *, stream: bool = False) -> nn.Module:
+    """The encoder with a checkpoint's weights.
+
+    stream: keep its blocks in host memory and bring them to the device one at a time.  Raises ModelError.
+    """
+    home = torch.device("cpu") if stream else device
+    model = load_module(lambda: build_umt5(part.sizes), part, home, dtype, rename=transformers_name)
     model.encoder.embed_tokens = model.shared
+    if stream:
+        stream_blocks(model, model.encoder.block, device)
     return model
 
 
 class TextEncoder:
     """Embeds prompts as the official pipeline does.
 
+    stream: see load_umt5.
     text_len: rows of the context.  dtype: of the encoder and the context; float16 becomes bfloat16, whose range
     UMT5 needs.  cache: where embedded prompts are kept, None = nowhere.
     """
@@ -75,10 +83,11 @@ class TextEncoder:
         device: torch.device,
         dtype: torch.dtype,
         cache: EmbeddingCache | None = None,
+        stream: bool = False,
     ) -> None:
         self.part, self.tokenizer_part, self.text_len, self.device = encoder, tokenizer, text_len, device
         self.dtype = torch.bfloat16 if dtype == torch.float16 else dtype
-        self.cache = cache
+        self.cache, self.stream = cache, stream
         self._fingerprint = encoder_fingerprint(encoder, tokenizer) if cache else ""
         self._tokenizer: Tokenizer | None = None
         self._model: nn.Module | None = None
@@ -103,7 +112,7 @@ class TextEncoder:
     def load(self) -> None:
         """Bring the encoder to the device now, rather than with the first prompt."""
         if self._model is None:
-            self._model = load_umt5(self.part, self.device, self.dtype)
+            self._model = load_umt5(self.part, self.device, self.dtype, stream=self.stream)
 
     def unload(self) -> None:
         """Give its memory back; it comes again when it is needed."""

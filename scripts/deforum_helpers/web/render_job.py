@@ -16,7 +16,7 @@ from ..job_files import JobFiles, job_files, new_timestring
 from ..job_queue import Job, JobQueue
 from ..manifest import load_manifest
 from ..progress import Progress
-from ..queue_runner import Report, Stop
+from ..queue_runner import Report, StopSignal
 from ..render_wan import RenderResult, render_wan
 from ..settings import RenderSettings
 from ..wan_integration import close_shared_worker, shared_worker
@@ -76,7 +76,7 @@ class JobRenderer:
         self.queue, self.log, self.out_dir, self.worker = queue, log, out_dir, worker
         self.keep_warm, self.hold = keep_warm, hold
 
-    def __call__(self, job: Job, report: Report, stop: Stop) -> dict[str, Path]:
+    def __call__(self, job: Job, report: Report, stop: StopSignal) -> dict[str, Path]:
         """Render the job.  Returns its files.  Raises RenderCancelled once what is finished has been kept."""
         say = self._sayer(job)
         cancel = _CancelOrPause(stop)
@@ -157,7 +157,7 @@ class JobRenderer:
 class _CancelOrPause(threading.Event):
     """Set when the render shall end: with `stop`, or at the end of a clip when a pause was asked for."""
 
-    def __init__(self, stop: Stop) -> None:
+    def __init__(self, stop: StopSignal) -> None:
         super().__init__()
         self._stop = stop
 

@@ -1,0 +1,43 @@
+"""Which files of this machine a request may name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError, SettingsError
+from ..settings import FIELDS, RenderSettings
+from ..wan_integration import model_search_folders
+from . import host
+
+
+def allowed_folder(folder: str) -> Path:
+    """A folder that the API may read settings files from.  Raises InputError."""
+    path = Path(folder).expanduser()
+    allowed = [place for place in host.readable_folders() if place.is_dir()]
+    if folder.strip() and path.is_dir() and any(_is_inside(path, place) for place in allowed):
+        return path.resolve()
+    raise InputError(
+        "settings files are read from certain folders only", where="folder", got=folder,
+        allowed=", ".join(str(place) for place in allowed), next_step="move them there, or drop the files into the tab",
+    )  # fmt: skip
+
+
+def refuse_foreign_paths(settings: RenderSettings) -> None:
+    """Keep somebody at another machine from naming any file of this one.  Raises SettingsError."""
+    allowed = [*host.readable_folders(), *model_search_folders(host.model_folders())]
+    for name, field in FIELDS.items():
+        path = getattr(settings, name) if field.kind == "path" else ""
+        is_name = name == "model" and not any(mark in path for mark in "/\\{~")
+        if path and not is_name and not any(_is_inside(Path(path).expanduser(), place) for place in allowed):
+            raise SettingsError(
+                "from another machine only files in this one's own folders may be named", where=name, got=path,
+                allowed=", ".join(str(place) for place in host.readable_folders()),
+            )  # fmt: skip
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Links are followed first."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False

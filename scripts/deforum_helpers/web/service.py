@@ -1,0 +1,347 @@
+"""The one object per process that the tab and the API ask: queue and runner, models, presets, plans, environment.
+
+It lives as long as the process: a WebUI's "Reload UI" makes a new app, which finds the same service with its running
+job.  Methods may be called from any thread, and raise DeforumWanError.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import ModelInfo
+from ..errors import InputError, ModelError, SettingsError
+from ..job_queue import Job, NewJob, open_queue, seed_list
+from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
+from ..queue_runner import start_runner
+from ..queue_store.jobs import parsed
+from ..settings import FIELDS, RenderSettings, load_settings, settings_from_dict, settings_to_text
+from ..settings_fields import json_object
+from ..variants import DEMO, VARIANTS
+from ..wan_integration import model_search_folders
+from ..worker_client import ClipRenderer
+from . import host
+from .environment import EnvironmentDesk
+from .faults import Conflict, NotFound, of_job
+from .models import ModelShelf
+from .paths import allowed_folder, refuse_foreign_paths
+from .planning import check_wanted, estimate, preview, preview_to_dict
+from .render_job import JobRenderer, LiveLog
+from .so_far import SoFar
+from .views import files_of, job_brief, model_facts, preset_facts
+
+QUEUE_FILE = "queue.sqlite3"
+PRESETS_FOLDER = "presets"
+_MOST_FILES, _MOST_WAITING, _MOST_AT_ONCE = 500, 200, 1000
+_CONFLICTS = ("a job that is", "only a waiting job", "a running job can't", "a job moves")
+
+
+@dataclass(frozen=True)
+class Added:
+    """What came of adding.  notes: on what was mended or has no meaning here, each with its job's number in front
+    where several were added."""
+
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...]
+
+
+class Service:
+    """data: folder of the queue and the presets.  worker: for tests, in place of the shared one.
+
+    out_dir: where new jobs go, asked for each.  run: whether this process renders jobs, or only keeps the queue.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        out_dir: Callable[[], Path] = host.output_folder,
+        worker: ClipRenderer | None = None,
+        run: bool = True,
+    ) -> None:
+        self.data, self.out_dir = data, out_dir
+        self.queue = open_queue(data / QUEUE_FILE)
+        self.presets = PresetFolder(data / PRESETS_FOLDER)
+        self.log, self.so_far = LiveLog(), SoFar()
+        self.environment = EnvironmentDesk(self.is_rendering, worker=worker)
+        self._models = ModelShelf()
+        render = JobRenderer(
+            self.queue, self.log, out_dir=out_dir, worker=worker, keep_warm=self._keep_warm, hold=self._hold
+        )
+        self.runner = start_runner(self.queue, render) if run else None
+
+    def close(self, timeout: float = 30.0) -> None:
+        """End the runner in good order: a job in work becomes interrupted and can be resumed."""
+        self.environment.stop()
+        if self.runner is not None:
+            self.runner.stop(timeout)
+
+    def is_rendering(self) -> bool:
+        return self.runner is not None and self.runner.current is not None
+
+    def _hold(self) -> str:
+        """Why a render has to wait before it begins."""
+        work = self.environment.work
+        return f"waiting for the {work} of the environment" if work else ""
+
+    def _keep_warm(self) -> bool:
+        """Whether the model may stay in the GPU: in a WebUI only if the next job comes at once."""
+        if host.host_name() == "standalone":
+            return True
+        if getattr(host.host_module("modules.progress"), "pending_tasks", None):
+            return False
+        return bool(self.queue.counts()["pending"]) and not self.queue.paused
+
+    # Jobs
+
+    def job(self, job_id: int) -> Job:
+        """Raises NotFound."""
+        try:
+            return self.queue.job(job_id)
+        except InputError as error:
+            raise NotFound(error.what, got=job_id, next_step=error.next_step) from error
+
+    def add(
+        self, wanted: Sequence[Mapping[str, Any]], *, name: str = "", batch: str = "", first: bool = False,
+        any_path: bool = True,
+    ) -> Added:  # fmt: skip
+        """Queue settings, one job each; all of them or, where one can't be used, none.
+
+        any_path: whether pictures, sounds and models may lie anywhere on this machine.  Raises SettingsError,
+        ScheduleError, naming the field, and with several the job's number.
+        """
+        if not wanted:
+            raise SettingsError("there is nothing to add", where="settings", allowed="at least one settings object")
+        if len(wanted) > _MOST_AT_ONCE:
+            raise SettingsError("too many at once", where="settings", got=len(wanted), allowed=f"up to {_MOST_AT_ONCE}")
+        jobs, notes = [], []
+        for number, raw in enumerate(wanted, 1):
+            several = len(wanted) > 1
+            with of_job(number if several else 0):
+                settings, more = self._checked(raw, any_path)
+            jobs.append(NewJob(settings, name, batch))
+            notes += [f"job {number}: {note}" if several else note for note in more]
+        return Added(tuple(self.queue.add_many(jobs, first=first)), tuple(notes))
+
+    def add_folder(self, folder: str, *, batch: str = "", first: bool = False) -> Added:
+        """Queue every settings file (.txt, .json) of a folder, by name.  Raises InputError where that isn't allowed."""
+        place = allowed_folder(folder)
+        files = sorted(path for path in place.iterdir() if path.suffix.lower() in (".txt", ".json") and path.is_file())
+        if not files or len(files) > _MOST_FILES:
+            raise InputError("the folder has no fitting number of settings files", where="folder", got=len(files),
+                             allowed=f"1 to {_MOST_FILES} files ending in .txt or .json")  # fmt: skip
+        jobs, notes = [], []
+        for file in files:
+            settings, more = load_settings(file)
+            jobs.append(NewJob(settings, file.stem, batch or place.name))
+            notes += [f"{file.name}: {note}" for note in more]
+        return Added(tuple(self.queue.add_many(jobs, first=first)), tuple(notes))
+
+    def add_grid(
+        self, raw: Mapping[str, Any], axes: Mapping[str, Any], *, name: str = "", batch: str = "",
+        any_path: bool = True,
+    ) -> Added:  # fmt: skip
+        """Queue one job for each combination.  axes: field -> list of values; seeds may be a text: "7, 20-29"."""
+        settings, notes = self._checked(raw, any_path)
+        values = {
+            field: seed_list(given) if field == "seed" and isinstance(given, str) else given
+            for field, given in axes.items()
+        }
+        for field, given in values.items():
+            if not isinstance(given, list) or not given:
+                raise SettingsError("needs a list of values", where=field, got=given, allowed="at least one value")
+        return Added(tuple(self.queue.add_grid(settings, values, name=name, batch=batch)), tuple(notes))
+
+    def edit(self, job_id: int, raw: Mapping[str, Any], *, resume: bool = False, any_path: bool = True) -> Added:
+        self.job(job_id)
+        settings, notes = self._checked(raw, any_path)
+        return Added((self.act(self.queue.edit, job_id, settings, resume=resume),), tuple(notes))
+
+    def act(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do something with jobs.  Raises NotFound, or Conflict for what can't be done as things stand."""
+        for job_id in (arg for arg in args if type(arg) is int):
+            self.job(job_id)
+        try:
+            return operation(*args, **kwargs)
+        except InputError as error:
+            if type(error) is InputError and error.what.startswith(_CONFLICTS):
+                raise Conflict(error.what, got=error.got, allowed=error.allowed, next_step=error.next_step) from error
+            raise
+
+    def delete(self, *job_ids: int) -> None:
+        """Remove jobs from queue and history, with the small video that was made of one while it ran."""
+        jobs = [self.job(job_id) for job_id in job_ids]
+        self.act(self.queue.delete, *job_ids)
+        for job in jobs:
+            if files := files_of(job):
+                self.so_far.forget(files)
+
+    def video_so_far(self, job: Job) -> Path | None:
+        """A small video of a job's finished frames, made now if there are new ones."""
+        files = files_of(job)
+        return self.so_far.video(files, job.render_settings().fps) if files else None
+
+    def _checked(self, raw: Mapping[str, Any], any_path: bool) -> tuple[RenderSettings, list[str]]:
+        if not any_path:
+            refuse_foreign_paths(settings_from_dict(raw)[0])
+        return check_wanted(raw, self.find_model)
+
+    # Plans, models, presets
+
+    def find_model(self, settings: RenderSettings) -> ModelInfo:
+        """The model that these settings mean.  Raises ModelError."""
+        return self._models.find(settings)
+
+    def plan(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """What would be rendered: see planning.preview_to_dict.  Never raises for what someone typed."""
+        shown = preview(raw, self.find_model)
+        return preview_to_dict(shown, estimate(shown, self.out_dir(), self._models.gpu_memory()))
+
+    def models(self, *, refresh: bool = False) -> dict[str, Any]:
+        """Every model there is, what it can do, what it lacks, and where models were looked for."""
+        found = self._models.all(refresh=refresh)
+        return {
+            "models": [model_facts(model) for model in found],
+            "folders": [str(folder) for folder in model_search_folders(host.model_folders())],
+            "default": self._default_model(),
+            "known": [
+                {"name": row.name, "title": row.title, "repository": row.repository}
+                for row in VARIANTS.values() if row.name != DEMO
+            ],
+        }  # fmt: skip
+
+    def _default_model(self) -> str:
+        try:
+            return self.find_model(RenderSettings()).name
+        except ModelError:
+            return ""
+
+    def preset_list(self, model: str = "") -> dict[str, Any]:
+        """The built-in presets as they apply to a model, and the user's own."""
+        try:
+            variant = self.find_model(RenderSettings(model=model)).row
+        except ModelError:
+            variant = VARIANTS.get(model, VARIANTS[DEMO])
+        own = self.presets.presets()
+        return {
+            "presets": [preset_facts(preset) for preset in (*builtin_presets(variant), *own)],
+            "default": self.presets.default,
+            "notices": self.presets.notices,
+        }
+
+    def preset(self, name: str, model: str = "") -> Preset:
+        """A preset of the list.  Raises NotFound."""
+        try:
+            variant = self.find_model(RenderSettings(model=model)).row
+        except ModelError:
+            variant = VARIANTS[DEMO]
+        for preset in builtin_presets(variant):
+            if preset.name == name:
+                return preset
+        try:
+            return self.presets.get(name)
+        except InputError as error:
+            raise NotFound(error.what, got=name, next_step=error.next_step) from error
+
+    def with_preset(self, raw: Mapping[str, Any], name: str) -> tuple[RenderSettings, list[str]]:
+        """Settings with a preset's fields in place, and notes."""
+        settings, notes = settings_from_dict(raw)
+        settings, more = apply_preset(settings, self.preset(name, settings.model))
+        return settings, [*notes, *more]
+
+    # Settings files
+
+    def import_settings(self, text: str) -> dict[str, Any]:
+        """A settings file's text, ours or Deforum's -> settings under our names, and notes.  Raises SettingsError."""
+        raw, notes = json_object(text.removeprefix("\ufeff"), "text")
+        settings, more = settings_from_dict(raw)
+        values = {name: getattr(settings, name) for name in FIELDS}
+        return {"settings": values, "notes": [*notes, *more], "text": settings_to_text(settings)}
+
+    def export_settings(self, raw: Mapping[str, Any]) -> str:
+        """Settings as a file's text.  Raises SettingsError."""
+        return settings_to_text(parsed(raw))
+
+    # State
+
+    def version(self) -> str:
+        """Another text after every change that a page would show."""
+        desk = self.environment
+        trouble = self.runner.trouble if self.runner else ""
+        parts = [self.queue.version(), str(self.log.next), str(desk.log.next), desk.work]
+        return "/".join([*parts, str(len(trouble))])
+
+    def state(self, since: str = "", log_from: int = 0) -> dict[str, Any]:
+        """What a page that watches needs; next to nothing if it has seen `since`.
+
+        log_from: the first line of the log that the page hasn't.
+        """
+        version = self.version()
+        if since and since == version:
+            return {"version": version, "changed": False}
+        current = self.runner.current if self.runner else None
+        waiting = self.queue.waiting()
+        return {
+            "version": version,
+            "changed": True,
+            "time": time.time(),
+            "queue": self.queue_facts(),
+            "running": [self._running_facts(job, current) for job in self.queue.running()],
+            "waiting": [job_brief(job) for job in waiting[:_MOST_WAITING]],
+            "waiting_count": len(waiting),
+            "log": {"next": self.log.next, "lines": self.log.since(log_from)},
+            "environment": self.environment.state(),
+            "host": {"name": host.host_name(), "title": host.host_title()},
+        }
+
+    def queue_facts(self) -> dict[str, Any]:
+        return {
+            "paused": self.queue.paused,
+            "counts": self.queue.counts(),
+            "options": vars(self.queue.options),
+            "notices": self.queue.notices(),
+            "trouble": self.runner.trouble if self.runner else "",
+        }
+
+    def _running_facts(self, job: Job, current: Job | None) -> dict[str, Any]:
+        """A running job.  frames: finished so far; so_far: their video; here: whether this process renders it."""
+        files = files_of(job)
+        has_preview = bool(files and files.preview.is_file())
+        finished = len(files.pictures()) if files else 0
+        return {
+            **job_brief(job),
+            "here": current is not None and current.id == job.id,
+            "frames": finished,
+            "preview": f"jobs/{job.id}/files/preview" if has_preview else "",
+            "so_far": f"jobs/{job.id}/files/so_far" if finished else "",
+        }
+
+    def environment_facts(self) -> dict[str, Any]:
+        """All about the environment: state, GPUs, folders."""
+        return {
+            **self.environment.state(),
+            "gpus": self._models.gpus(),
+            "output_folder": str(self.out_dir()),
+            "data_folder": str(self.data),
+            "model_folders": [str(folder) for folder in model_search_folders(host.model_folders())],
+            "host": {"name": host.host_name(), "title": host.host_title()},
+        }
+
+
+# The one of this process
+
+_service: Service | None = None
+_making = threading.Lock()
+
+
+def the_service() -> Service:
+    """The service of this process, made at the first call.  Raises DeforumWanError where its folder can't be used."""
+    global _service
+    with _making:
+        if _service is None:
+            _service = Service(host.data_folder())
+        return _service
