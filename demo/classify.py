@@ -7,6 +7,7 @@ sample of the model, and isn't shipped.
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ LOOKS = tuple(name for name in ATTRIBUTES if name != "motion")
 
 def _trunk(channels_in: int) -> nn.Sequential:
     widths, layers = (channels_in, 32, 48, 64, 96), []
-    for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         layers += [nn.Conv2d(a, b, 3, 2 if i < 3 else 1, 1), nn.BatchNorm2d(b), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -102,7 +103,9 @@ def dataset(stories: int, seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]
             pictures.append(three[2].half())
             triples.append(three.half())
             looks.append(look)
-    labels = {name: torch.tensor([values.index(getattr(look, name)) for look in looks]) for name, values in ATTRIBUTES.items()}
+    labels = {
+        name: torch.tensor([values.index(getattr(look, name)) for look in looks]) for name, values in ATTRIBUTES.items()
+    }
     return torch.stack(pictures), torch.stack(triples), labels
 
 
@@ -152,7 +155,10 @@ def main() -> None:
     pictures, triples, labels = dataset(100, 32)
     with torch.no_grad():
         logits = judge.frames(pictures.float()) | {"motion": judge.motion(triples.float())}
-    print("held-out", {name: round((logits[name].argmax(1) == labels[name]).float().mean().item(), 4) for name in ATTRIBUTES})
+    print(
+        "held-out",
+        {name: round((logits[name].argmax(1) == labels[name]).float().mean().item(), 4) for name in ATTRIBUTES},
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from deforum_helpers.wan.dit import DitConfig, WanFlowMatchingModel  # noqa: E402
-from deforum_helpers.wan.vae import VaeConfig, WanVae  # noqa: E402
-from deforum_helpers.wan.vae_layers import StreamState  # noqa: E402
+from deforum_helpers.wan.dit import DitConfig, WanFlowMatchingModel
+from deforum_helpers.wan.vae import VaeConfig, WanVae
+from deforum_helpers.wan.vae_layers import StreamState
 
 WORK = ROOT / "outputs" / "demo_training"  # everything that training leaves; not in the repository
 MODEL = ROOT / "models" / "demo"

@@ -20,7 +20,7 @@ from captions import caption
 from classify import Judge, hit_rates, load_judge
 from common import MODEL, ROOT, WINDOW, WORK, load_weights, make_dit, make_vae
 from deforum_helpers.variants import VAES
-from deforum_helpers.wan.sampling import Pin, Prompts, sample
+from deforum_helpers.wan.sampling import Pin, Prompts, guided_model, sample
 from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.vae import StreamState
 from safetensors.torch import load_file
@@ -51,10 +51,13 @@ class Demo:
         for start in range(0, len(prompts), BATCH):
             part = prompts[start : start + BATCH]
             noise = torch.randn(len(part), 16, WINDOW, 10, 16, generator=torch.Generator().manual_seed(seed + start))
-            conditions = [self.dit.condition(context_of(self.text, self.tokenizer, texts)) for texts in (part, [""] * len(part))]
+            conditions = [
+                self.dit.condition(context_of(self.text, self.tokenizer, texts)) for texts in (part, [""] * len(part))
+            ]
             pin = None if before is None else Pin(before[start : start + BATCH], at_timestep_0=True)
             schedule = noise_schedule("euler", STEPS, SHIFT)
-            out.append(sample(self.dit, noise, Prompts(*conditions), (GUIDANCE,), "euler", schedule, pin=pin))
+            model = guided_model(self.dit, Prompts(*conditions), (GUIDANCE,), noise)
+            out.append(sample(model, noise, "euler", schedule, pin=pin))
         return torch.cat(out)
 
     @torch.inference_mode()
@@ -160,7 +163,8 @@ def judge_quality(judge: Judge) -> dict[str, float]:
 
 def verdict(result: dict) -> dict[str, bool]:
     bars = {
-        f"64 held-out prompts >= {BARS['prompts']}": min(result["held_out_prompts"]["rates"].values()) >= BARS["prompts"],
+        f"64 held-out prompts >= {BARS['prompts']}": min(result["held_out_prompts"]["rates"].values())
+        >= BARS["prompts"],
         f"third clip >= {BARS['third_clip']}": min(result["chains"]["third_clip"].values()) >= BARS["third_clip"],
         f"free wording >= {BARS['free']}": min(result["free_wording"]["rates"].values()) >= BARS["free"],
         "VAE >= 32 dB": result["vae"]["mean_db"] >= 32,

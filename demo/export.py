@@ -55,7 +55,10 @@ def main() -> None:
     args = parser.parse_args()
     data = torch.load(args.work / "latents.pt", weights_only=True)
     (args.out / "tokenizer").mkdir(parents=True, exist_ok=True)
-    write(fold_normalisation(load_file(args.work / "vae.safetensors"), data["mean"], data["std"]), args.out / "vae.safetensors")
+    write(
+        fold_normalisation(load_file(args.work / "vae.safetensors"), data["mean"], data["std"]),
+        args.out / "vae.safetensors",
+    )
     write(load_file(args.work / "dit.safetensors"), args.out / "diffusion_pytorch_model.safetensors")
     write(load_file(args.work / "text.safetensors"), args.out / "text_encoder.safetensors")
     if args.tokenizer:

@@ -68,7 +68,10 @@ def build() -> Tokenizer:
     draft = Tokenizer(models.Unigram())
     draft.normalizer, draft.pre_tokenizer = normalizer, metaspace
     draft.train_from_iterator(
-        texts, trainers.UnigramTrainer(vocab_size=VOCABULARY - 256, special_tokens=SPECIAL, unk_token="<unk>", max_piece_length=12)
+        texts,
+        trainers.UnigramTrainer(
+            vocab_size=VOCABULARY - 256, special_tokens=SPECIAL, unk_token="<unk>", max_piece_length=12
+        ),
     )
     trained = [tuple(entry) for entry in json.loads(draft.to_str())["model"]["vocab"]][len(SPECIAL) :]
     tokenizer = Tokenizer(models.Unigram(pieces(texts, trained), unk_id=2, byte_fallback=True))

@@ -66,7 +66,9 @@ def _balloon(s: Sprite, x: np.ndarray, y: np.ndarray, c: np.ndarray, dark: np.nd
     s.fill(np.maximum(envelope, ellipse(x, y + 3, 9.0, 20)), c)
 
 
-def _bird(s: Sprite, x: np.ndarray, y: np.ndarray, c: np.ndarray, dark: np.ndarray, lite: np.ndarray, flap: float) -> None:
+def _bird(
+    s: Sprite, x: np.ndarray, y: np.ndarray, c: np.ndarray, dark: np.ndarray, lite: np.ndarray, flap: float
+) -> None:
     y = y - 5
     s.fill(polygon(x, y, ((-26.0, -7.0), (-10.0, -4.0), (-9.0, 4.0), (-26.0, 3.0))), dark)
     s.fill(polygon(x, y, ((18.0, -10.5), (28.0, -5.0), (18.0, -1.5))), (255, 160, 30))
@@ -102,7 +104,7 @@ def draw(frame: np.ndarray, kind: str, colour: np.ndarray, at: tuple[float, floa
          flap: float = 0.0, alpha: float = 1.0) -> None:  # fmt: skip
     """Paint one object into a frame [H, W, 3] float32, in place; face is 1 (right) or -1 (left)."""
     height, width = frame.shape[:2]
-    x0, y0 = int(round(at[0])), int(round(at[1]))
+    x0, y0 = round(at[0]), round(at[1])
     rows = slice(max(0, y0 - BOX), min(height, y0 + BOX))
     columns = slice(max(0, x0 - BOX), min(width, x0 + BOX))
     y, x = np.mgrid[rows, columns].astype(np.float32)

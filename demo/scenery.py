@@ -81,7 +81,10 @@ def _clouds(image: np.ndarray, time: str, centres: tuple[tuple[float, float], ..
 def _ridge(image: np.ndarray, top: np.ndarray, colour: tuple, light: np.ndarray, fall: float = 26.0) -> np.ndarray:
     """Fill below a line; the ground darkens a little toward the viewer."""
     depth = np.clip((YY - top) / 30.0, 0.0, 1.0)[..., None]
-    return image + ((np.asarray(colour, np.float32) - fall * depth) * light - image) * smoothstep(-1.4, 1.4, YY - top)[..., None]
+    return (
+        image
+        + ((np.asarray(colour, np.float32) - fall * depth) * light - image) * smoothstep(-1.4, 1.4, YY - top)[..., None]
+    )
 
 
 def _wave(base: float, height: float, length: float, phase: float) -> np.ndarray:
@@ -112,7 +115,7 @@ def _desert(image: np.ndarray, light: np.ndarray, flip: int) -> np.ndarray:
     image = _ridge(image, _wave(50, 4, 80, 1.0 + 2.5 * flip), (246, 216, 156), light)
     x = 32.0 if flip else 96.0  # a pyramid, with a bright and a shaded side
     edge = 33 + np.abs(XX - x) * 0.9
-    sides = np.where((XX > x)[..., None], np.float32((206, 160, 100)), np.float32((250, 214, 148))) * light
+    sides = np.where((x < XX)[..., None], np.float32((206, 160, 100)), np.float32((250, 214, 148))) * light
     image = image + (sides - image) * smoothstep(-1.6, 1.6, YY - edge)[..., None]
     return _ridge(image, _wave(60, 3, 110, 4.0 + 2 * flip), (236, 190, 122), light)
 
@@ -120,7 +123,7 @@ def _desert(image: np.ndarray, light: np.ndarray, flip: int) -> np.ndarray:
 def _mountains(image: np.ndarray, light: np.ndarray, flip: int) -> np.ndarray:
     for x, top, half in ((92, 30, 40), (30, 20, 46)) if flip else ((36, 30, 40), (98, 20, 46)):
         edge = top + np.abs(XX - x) * (58 - top) / half
-        shade = np.where((XX > x)[..., None], np.float32((112, 124, 156)), np.float32((148, 160, 190))) * light
+        shade = np.where((x < XX)[..., None], np.float32((112, 124, 156)), np.float32((148, 160, 190))) * light
         snow = smoothstep(1.6, -1.6, YY - (top + 13 + 1.5 * np.sin((XX - x) * 0.35)))[..., None]
         body = shade + (np.float32((248, 250, 255)) * (light * 0.8 + 0.2) - shade) * snow
         image = image + (body - image) * smoothstep(-1.6, 1.6, YY - edge)[..., None]

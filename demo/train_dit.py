@@ -53,7 +53,10 @@ class Trainer:
         chosen = {id(p) for p in matrices}
         others = [p for p in self.dit.parameters() if id(p) not in chosen]
         groups = [{"params": others, "share": 1.0}, {"params": list(self.text.parameters()), "share": 0.2}]
-        self.optimisers = [Muon(matrices, args.lr), torch.optim.AdamW(groups, args.lr, betas=(0.9, 0.98), weight_decay=0)]
+        self.optimisers = [
+            Muon(matrices, args.lr),
+            torch.optim.AdamW(groups, args.lr, betas=(0.9, 0.98), weight_decay=0),
+        ]
         self.parameters = [*self.dit.parameters(), *self.text.parameters()]
         self.ema = Ema(self.parameters, 0.998)
         self.minutes = 0.0
@@ -118,13 +121,20 @@ class Trainer:
         flat = torch.cat([grad.flatten() for grad in grads] + [clock])
         dist.all_reduce(flat)
         self.minutes = flat[-1].item()
-        for grad, mean in zip(grads, flat[:-1].div_(dist.get_world_size()).split([g.numel() for g in grads]), strict=True):
+        for grad, mean in zip(
+            grads, flat[:-1].div_(dist.get_world_size()).split([g.numel() for g in grads]), strict=True
+        ):
             grad.copy_(mean.view_as(grad))
 
     def save(self, work: Path) -> None:
         """The state to go on from, and the averaged weights to use."""
-        state = {"parameters": [p.detach() for p in self.parameters], "average": self.ema.average,
-                 "steps": self.ema.steps, "minutes": self.minutes, "optimisers": [o.state_dict() for o in self.optimisers]}  # fmt: skip
+        state = {
+            "parameters": [p.detach() for p in self.parameters],
+            "average": self.ema.average,
+            "steps": self.ema.steps,
+            "minutes": self.minutes,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
         save_atomically(state, work / "dit_state.pt")
         self.ema.swap()
         for name, tensors in (("dit", self.dit.state_dict()), ("text", official_state(self.text))):
@@ -203,7 +213,10 @@ def train(args: argparse.Namespace, rank: int = 0, count: int = 1) -> None:
         if not first:
             continue
         if trainer.ema.steps % 100 == 0 or trainer.ema.steps in (1, 10, 30):
-            print(f"step {trainer.ema.steps} minute {trainer.minutes:.2f} loss {sum(losses) / len(losses):.4f}", flush=True)
+            print(
+                f"step {trainer.ema.steps} minute {trainer.minutes:.2f} loss {sum(losses) / len(losses):.4f}",
+                flush=True,
+            )
             losses = []
         if trainer.minutes - shown_at > 5:
             shown_at = trainer.minutes

@@ -132,71 +132,108 @@ def batch_size(progress: float, rng: np.random.Generator, from_nothing: bool) ->
     return LONG if rng.uniform() < 0.15 else CROPS
 
 
+class Trainer:
+    """The autoencoder, its optimisers and its average."""
+
+    def __init__(self, init: Path | None, lr: float) -> None:
+        self.vae = make_vae()
+        if init:
+            load_weights(self.vae, init)
+        else:
+            quiet_start(self.vae)
+        channels_last(self.vae)
+        matrices = [p for p in self.vae.parameters() if p.ndim >= 4 and min(p.shape[0], p.flatten(1).shape[1]) >= 8]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in self.vae.parameters() if id(p) not in chosen]
+        self.optimisers = [Muon(matrices, lr), torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0)]
+        self.ema = Ema(self.vae.parameters(), 0.998)
+        self.spread, self.minutes = torch.ones(16), 0.0
+
+    def set_rate(self, rate: float) -> None:
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min(1.0, (self.ema.steps + 1) / 40)
+
+    def step(self, x: Tensor, weight: Tensor, noise: float) -> float:
+        loss = loss_of(self.vae, x, weight, noise, self.spread)
+        self.vae.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.vae.parameters(), 2.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.ema.update()
+        return loss.item()
+
+    def measure(self, clips: Tensor) -> float:
+        """Mean decibels of the averaged weights."""
+        self.ema.swap()
+        mean = float(np.mean(reconstruction_db(self.vae, clips)))
+        self.ema.swap()
+        return mean
+
+    def save(self, file: Path) -> None:
+        state = {
+            "vae": self.vae.state_dict(),
+            "ema": self.ema.average,
+            "steps": self.ema.steps,
+            "minutes": self.minutes,
+            "spread": self.spread,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        save_atomically(state, file)
+
+    def restore(self, file: Path) -> None:
+        state = torch.load(file, weights_only=True)
+        self.vae.load_state_dict(state["vae"])
+        self.ema.average, self.ema.steps = state["ema"], state["steps"]
+        self.minutes, self.spread = state["minutes"], state["spread"]
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+
+
+def train(trainer: Trainer, stories: Stories, args: argparse.Namespace) -> None:
+    rng, test = np.random.default_rng(1 + trainer.ema.steps), held_out(6)
+    begin, losses, saved_at = time.monotonic() - trainer.minutes * 60, [], trainer.minutes
+    while trainer.minutes < args.minutes:
+        progress = trainer.minutes / args.minutes
+        fall = 1.0 if progress < 0.2 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))
+        trainer.set_rate(args.lr * fall)
+        x, weight = stories.batch(rng, batch_size(progress, rng, args.init is None))
+        noise = float(rng.uniform(0, 0.12)) if rng.uniform() < 0.3 else 0.0
+        losses.append(trainer.step(x, weight, noise))
+        trainer.minutes = (time.monotonic() - begin) / 60
+        if trainer.ema.steps % 100 == 0:
+            print(f"step {trainer.ema.steps} minute {trainer.minutes:.2f} loss {np.mean(losses):.4f}", flush=True)
+            losses = []
+        if trainer.minutes - saved_at > 2:
+            saved_at = trainer.minutes
+            print(f"  held-out dB {trainer.measure(test):.2f}", flush=True)
+            trainer.save(args.work / "vae_state.pt")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--init", type=Path, help="fp32 VAE weights to go on from")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--stories", type=int, default=500)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--stories", type=int, default=450)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    rng = np.random.default_rng(1)
-    vae = make_vae()
-    if args.init:
-        load_weights(vae, args.init)
-    else:
-        quiet_start(vae)
-    channels_last(vae)
-    matrices = [p for p in vae.parameters() if p.ndim >= 4 and min(p.shape[0], p.flatten(1).shape[1]) >= 8]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in vae.parameters() if id(p) not in chosen]
-    optimisers = [Muon(matrices, args.lr), torch.optim.AdamW(others, args.lr, betas=(0.9, 0.98), weight_decay=0)]
-    ema = Ema(vae.parameters(), 0.998)
-    state_file = args.work / "vae_state.pt"
-    done, spread = 0.0, torch.ones(16)
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        vae.load_state_dict(state["vae"])
-        ema.average, ema.steps, done, spread = state["ema"], state["steps"], state["minutes"], state["spread"]
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
-    stories, test = Stories(args.stories, 1 + int(done * 60)), held_out(6)
-    print("rendered", len(stories.clips), flush=True)
-
-    begin, losses, saved_at = time.monotonic() - done * 60, [], done
-    while (minutes := (time.monotonic() - begin) / 60) < args.minutes:
-        progress = minutes / args.minutes
-        fall = 1.0 if progress < 0.2 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = args.lr * fall * min(1.0, (ema.steps + 1) / 40)
-        x, weight = stories.batch(rng, batch_size(progress, rng, args.init is None))
-        noise = float(rng.uniform(0, 0.12)) if rng.uniform() < 0.3 else 0.0
-        loss = loss_of(vae, x, weight, noise, spread)
-        vae.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 2.0)
-        for optimiser in optimisers:
-            optimiser.step()
-        ema.update()
-        losses.append(loss.item())
-        if ema.steps % 100 == 0 or ema.steps == 10:
-            print(f"step {ema.steps} minute {minutes:.2f} loss {np.mean(losses):.4f}", flush=True)
-            losses = []
-        if minutes - saved_at > 2:
-            saved_at = minutes
-            ema.swap()
-            print(f"  held-out dB {np.mean(reconstruction_db(vae, test)):.2f}", flush=True)
-            ema.swap()
-            save_atomically({"vae": vae.state_dict(), "ema": ema.average, "steps": ema.steps, "minutes": minutes,
-                             "spread": spread, "optimisers": [o.state_dict() for o in optimisers]}, state_file)  # fmt: skip
-    ema.swap()
+    trainer = Trainer(args.init, args.lr)
+    if (args.work / "vae_state.pt").exists():
+        trainer.restore(args.work / "vae_state.pt")
+    stories = Stories(args.stories, 1 + trainer.ema.steps)
+    print(f"rendered {len(stories.clips)} stories, from step {trainer.ema.steps}", flush=True)
+    train(trainer, stories, args)
     args.work.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.contiguous() for name, t in vae.state_dict().items()}, args.work / "vae.safetensors")
-    print(f"final: {ema.steps} steps, held-out dB {np.mean(reconstruction_db(vae, held_out())):.2f}", flush=True)
+    final = trainer.measure(held_out())
+    trainer.ema.swap()
+    tensors = {name: tensor.contiguous() for name, tensor in trainer.vae.state_dict().items()}
+    save_file(tensors, args.work / "vae.safetensors")
+    print(f"final: {trainer.ema.steps} steps, held-out dB {final:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def sample_start_anywhere(look: Look, rng: np.random.Generator) -> tuple[float, 
 
 def next_look(look: Look, rng: np.random.Generator, at: tuple[float, float]) -> Look:
     """What the following prompt asks for: often the same, or a turn, an hour, a colour, a place, another object."""
-    if rng.uniform() < 0.2:
+    if rng.uniform() < 0.2 and has_room(look, at):
         return look
     while True:
         new = look

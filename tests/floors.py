@@ -37,7 +37,7 @@ FLOORS = {
         "worker_client", "worker_log",
     ),
     "face": (
-        "api", "cli", "cli_plan", "cli_progress", "cli_render", "gradio_compat", "install_command", "ui_elements",
+        "api", "cli", "cli_plan", "cli_progress", "cli_render", "gradio_compat", "install_command", "ui", "ui_elements",
         "web",
     ),
     "worker": ("wan", "wan_flow_matching", "wan_worker"),

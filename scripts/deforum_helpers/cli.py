@@ -17,13 +17,15 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .errors import DeforumWanError, RenderCancelled, SetupError
 from .wan_isolated_env import EXTENSION_ROOT, find_isolated_python, worker_environment
 
 ENTRY = EXTENSION_ROOT / "scripts" / "deforum_wan.py"
 DEFAULT_OUT = EXTENSION_ROOT / "outputs"
+_TAB = f"{__package__}.web.serve"
+_PACKAGES = ("numpy", "PIL")  # of an interpreter that renders, plans or checks; torch is the worker's alone
 _IN_ISOLATION = "DEFORUM_WAN_RESTARTED"  # set for the second start, so that there is no third
 
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _speak_utf8()
     arguments = _parser().parse_args(words)
     try:
-        if not _libraries_are_here():
+        if not all(importlib.util.find_spec(name) for name in arguments.packages):
             return _run_in_isolation(words)
         return arguments.run(arguments)
     except (DeforumWanError, KeyboardInterrupt) as error:
@@ -88,13 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true")
     check.set_defaults(run=_check_model)
 
-    if importlib.util.find_spec(f"{__package__}.ui_elements"):
-        serve = commands.add_parser("serve", help="the tab without a WebUI, in a browser")
-        serve.add_argument("--host", default="127.0.0.1")
-        serve.add_argument("--port", type=int, default=7860)
-        serve.set_defaults(run=_serve)
+    if importlib.util.find_spec(_TAB):
+        serve = commands.add_parser("serve", help="the tab and the API without a WebUI, in a browser")
+        serve.add_argument("--host", default="127.0.0.1", help="default: %(default)s, this machine alone")
+        serve.add_argument("--listen", action="store_true", help="serve to the whole network, as --host 0.0.0.0")
+        serve.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+        serve.add_argument("--allow-host", action="append", metavar="NAME", help="a further name of this machine")
+        serve.add_argument("--auth", action="append", metavar="USER:PASSWORD", help="ask for a password")
+        serve.set_defaults(run=_serve, packages=(*_PACKAGES, "fastapi", "gradio", "uvicorn"))
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where in the program an error came from")
+        if command.get_default("packages") is None:
+            command.set_defaults(packages=_PACKAGES)
     return parser
 
 
@@ -128,8 +135,7 @@ def _check_model(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    tab: Any = importlib.import_module(f"{__package__}.ui_elements")
-    return tab.serve(arguments.host, arguments.port) or 0
+    return importlib.import_module(_TAB).serve_command(arguments)
 
 
 class StopSignal:
@@ -160,12 +166,8 @@ class StopSignal:
         os.write(2, b"\nstopping after this step and keeping what is finished; once more to leave at once\n")
 
 
-def _libraries_are_here() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("numpy", "PIL"))
-
-
 def _run_in_isolation(words: list[str]) -> int:
-    """Start again under the isolated interpreter, for one that has no numpy."""
+    """Start again under the isolated interpreter, for one that lacks the packages."""
     if os.environ.get(_IN_ISOLATION):
         raise SetupError("the isolated environment is broken", got=sys.executable, next_step="run: python install.py")
     command = [str(find_isolated_python()), str(ENTRY), *words]

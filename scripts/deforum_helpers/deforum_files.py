@@ -123,7 +123,6 @@ def _switched_off(raw: Mapping[str, Any], notes: list[str]) -> list[str]:
         "soundtrack_path": track is not True and str(track).lower() != "file",
         "sampler_schedule": not raw.get("enable_sampler_scheduling", True),
         "steps_schedule": not raw.get("enable_steps_scheduling", "steps" not in raw),
-        "steps": bool(raw.get("enable_steps_scheduling")) and "steps_schedule" in raw,
     }
     off = [key for key, is_off in without.items() if is_off and key in raw]
     if named := [key for key in off if raw[key]]:

@@ -77,8 +77,12 @@ def job_files(out_dir: Path, batch_name: str, timestring: str) -> JobFiles:
     return JobFiles(inside(out_dir, batch_name.replace(TIMESTRING, timestring)), timestring)
 
 
-def claim_job(out_dir: Path, batch_name: str, timestring: str | None = None) -> JobFiles:
-    """Take a timestring that no job has, and make its work folder.  Raises InputError, OutputError."""
+def claim_job(out_dir: Path, batch_name: str, timestring: str | None = None, *, take_over: bool = False) -> JobFiles:
+    """Take a timestring that no job has, and make its work folder.
+
+    take_over: a job of this very timestring that was killed before it had a manifest counts as none.
+    Raises InputError, OutputError.
+    """
     first = timestring or new_timestring()
     for number in range(1, _MOST_TRIES):
         files = job_files(out_dir, batch_name, first if number == 1 else f"{first}-{number}")
@@ -87,7 +91,7 @@ def claim_job(out_dir: Path, batch_name: str, timestring: str | None = None) -> 
             if files.settings.exists() or files.result(".mp4").exists() or files.picture(0).exists():
                 continue
             with contextlib.suppress(FileExistsError):
-                files.work.mkdir()
+                files.work.mkdir(exist_ok=take_over and not files.manifest.exists())
                 return files
     raise OutputError("no free name for the job's files", got=first, next_step="choose another batch_name")
 

@@ -87,7 +87,9 @@ def render_wan(
     seed = earlier[1].seed if earlier and settings.seed < 0 else None
     checked = check_render(settings, Path(out_dir), model=model, seed=seed)
     worker = worker or shared_worker()
-    files = earlier[0] if earlier else claim_job(Path(out_dir), settings.batch_name, timestring)
+    files = earlier[0] if earlier else claim_job(
+        Path(out_dir), settings.batch_name, timestring, take_over=resume
+    )
     with only_one_process(files):
         if earlier and (result := _finished_result(files, load_manifest(files.manifest))):
             return result  # another process ended it just now

@@ -57,8 +57,7 @@ def test_a_second_ctrl_c_leaves_at_once(settings_file, tmp_path):
     assert "Traceback" not in err
 
 
-def test_a_worker_out_of_memory_says_so(settings_file, tmp_path):
-    """A real allocation failure is a matter of the machine; a device that isn't there takes the same road."""
+def test_what_the_worker_refuses_is_one_line(settings_file, tmp_path):
     render = start("render", settings_file(device="cuda:99"), "--out", tmp_path / "out", "--quiet")
     out, err = render.communicate(timeout=120)
     assert render.returncode in (2, 3, 4)

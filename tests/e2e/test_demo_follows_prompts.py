@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))
-import torch  # noqa: E402
-from common import MODEL  # noqa: E402
-from evaluate import PREFIX, Demo  # noqa: E402
+import torch
+from common import MODEL
+from evaluate import PREFIX, Demo
 
 
 @pytest.fixture(scope="module")

@@ -81,18 +81,17 @@ def test_a_render_killed_again_and_again_ends_as_if_it_never_was(settings_file, 
     file, out, chance = settings_file(), tmp_path / "out", random.Random(4)
     files = None
     for moment in MOMENTS:
-        render = start(file, out, resume=files is not None)
-        try:
-            wait_for(moment, render, files, chance)
-        finally:
-            render.kill()
-            render.wait()
+        with start(file, out, resume=files is not None) as render:
+            try:
+                wait_for(moment, render, files, chance)
+            finally:
+                render.kill()
         jobs = [path.parent for path in out.glob("*/*_work/manifest.json")]
         if files is None and jobs:
             files = JobFiles(jobs[0].parent, jobs[0].name.removesuffix("_work"))
             assert load_manifest(files.manifest).state == "running"
-    last = start(file, out, resume=True)
-    output, errors = last.communicate(timeout=300)
+    with start(file, out, resume=True) as last:
+        output, errors = last.communicate(timeout=300)
     assert files is not None
     if last.returncode == 2 and "no unfinished job" in errors:  # the last kill came after the end
         output = str(files.result(".mp4"))

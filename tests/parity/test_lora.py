@@ -134,6 +134,8 @@ def test_several_at_once_in_any_order_of_events(dit: WanFlowMatchingModel, mix: 
     assert torch.equal(state([(a, 0.0)]), nothing)
     assert torch.equal(state([(a, 0.7), (b, -0.3)]), both)
     assert torch.equal(state([(b, 0.0), (a, 0.7)]), alone)
+    assert torch.equal(state([]), nothing)
+    assert torch.equal(state([(a, 0.7)]), alone)
     assert not torch.equal(both, alone) and not torch.equal(alone, nothing)
 
 

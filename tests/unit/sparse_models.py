@@ -81,3 +81,20 @@ def official_t2v(folder: Path, size: str = "1.3B", shards: int = 1, index: bool 
     write_sparse(folder / "models_t5_umt5-xxl-enc-bf16.safetensors", manifest("umt5_xxl_enc.official"))
     write_tokenizer(folder / "google" / "umt5-xxl")
     return folder
+
+
+def comfyui(folder: Path) -> Path:
+    """A models folder with three models in it, as ComfyUI keeps them."""
+    experts = manifest("wan2.2_t2v_A14B.official")
+    for level in ("high", "low"):
+        write_sparse(folder / f"diffusion_models/wan2.2_t2v_{level}_noise_14B_fp8.safetensors", experts, "F8_E4M3")
+    i2v = {f"model.diffusion_model.{n}": s for n, s in manifest("wan2.1_i2v_14B.official").items()}
+    write_sparse(folder / "diffusion_models/Wan2_1-I2V-14B-720P_fp8.safetensors", i2v, "F8_E4M3")
+    write_sparse(folder / "diffusion_models/sub/5b.safetensors", manifest("wan2.2_ti2v_5B.official"), "F16")
+    write_sparse(folder / "vae/one.safetensors", {f"model.{n}": s for n, s in manifest("wan2.1_vae.official").items()})
+    write_sparse(folder / "vae/two.safetensors", manifest("wan2.2_vae.official"), "F16")
+    encoder = {**manifest("umt5_xxl_enc.transformers"), "scaled_fp8": (0,), "spiece_model": (4_500_000,)}
+    write_sparse(folder / "text_encoders/umt5.safetensors", encoder, "F8_E4M3", {"spiece_model": "U8"})
+    write_sparse(folder / "clip_vision/h.safetensors", manifest("clip_vit_h_14.transformers"), "F16")
+    write_sparse(folder / "loras/x.safetensors", {"diffusion_model.blocks.0.self_attn.q.lora_A.weight": (8, 1536)})
+    return folder

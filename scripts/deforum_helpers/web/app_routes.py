@@ -25,6 +25,8 @@ docs/api.md says more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import Response
@@ -89,7 +91,6 @@ def fields(call: Call) -> dict[str, Any]:
 
 def plan(call: Call) -> dict[str, Any]:
     settings = call.body.object("settings")
-    call.body.finish()
     return call.service.plan(settings)
 
 
@@ -99,13 +100,11 @@ def models(call: Call) -> dict[str, Any]:
 
 def import_settings(call: Call) -> dict[str, Any]:
     text = call.body.text("text", longest=8 * 1024 * 1024)
-    call.body.finish()
     return call.service.import_settings(text)
 
 
 def export_settings(call: Call) -> dict[str, Any]:
     settings = call.body.object("settings")
-    call.body.finish()
     return {"text": call.service.export_settings(settings)}
 
 
@@ -120,7 +119,6 @@ def save_preset(call: Call) -> Reply:
     body = call.body
     name, settings, description = body.text("name"), body.object("settings"), body.text("description", "", longest=2000)
     overwrite, with_content = body.flag("overwrite"), body.flag("with_content")
-    body.finish()
     values = preset_values(parsed(settings), with_content=with_content)
     with _named_preset():
         saved = call.service.presets.save(name, values, description=description, overwrite=overwrite)
@@ -129,7 +127,6 @@ def save_preset(call: Call) -> Reply:
 
 def set_default_preset(call: Call) -> dict[str, Any]:
     name = call.body.text("name")
-    call.body.finish()
     with _named_preset():
         call.service.presets.set_default(name)
     return {"default": call.service.presets.default}
@@ -139,7 +136,6 @@ def import_preset(call: Call) -> Reply:
     name, text, overwrite = (
         call.body.text("name"), call.body.text("text", longest=1024 * 1024), call.body.flag("overwrite")
     )  # fmt: skip
-    call.body.finish()
     with _named_preset():
         return Reply(preset_facts(call.service.presets.import_text(text, name, overwrite=overwrite)), 201)
 
@@ -152,14 +148,12 @@ def delete_preset(call: Call) -> dict[str, Any]:
 
 def rename_preset(call: Call) -> dict[str, Any]:
     name = call.body.text("name")
-    call.body.finish()
     with _named_preset():
         return preset_facts(call.service.presets.rename(call.path["name"], name))
 
 
 def apply_preset(call: Call) -> dict[str, Any]:
     settings = call.body.object("settings")
-    call.body.finish()
     mixed, notes = call.service.with_preset(settings, call.path["name"])
     values = {name: getattr(mixed, name) for name in FIELDS}
     return {"settings": values, "notes": notes, "text": settings_to_text(mixed)}
@@ -172,15 +166,14 @@ def export_preset(call: Call) -> Response:
                     media_type="application/json")  # fmt: skip
 
 
-class _named_preset:
+@contextmanager
+def _named_preset() -> Iterator[None]:
     """Faults of a preset's name, told by their words: 404 where there is none, 409 where there is one already."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    try:
+        yield
+    except InputError as error:
         if type(error) is not InputError:
-            return
+            raise
         words = {"got": error.got, "next_step": error.next_step, "allowed": error.allowed}
         if error.what.startswith("there is no such preset"):
             raise NotFound(error.what, **words) from error
@@ -215,7 +208,6 @@ def self_test(call: Call) -> Reply:
 
 
 def _begin(call: Call, work: Any) -> Reply:
-    call.body.finish()
     call.service.environment.start(work)
     return Reply(call.service.environment.state(), 202)
 

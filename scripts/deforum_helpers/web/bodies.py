@@ -74,10 +74,9 @@ class Fields:
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values, self._taken = values, set[str]()
+        self._values = values
 
     def _take(self, name: str, default: Any, kind: type | tuple[type, ...], words: str) -> Any:
-        self._taken.add(name)
         value = self._values.get(name)
         if value is None:
             if default is ...:
@@ -127,13 +126,17 @@ class Fields:
             raise SettingsError("is of the wrong kind", where=name, got=values, allowed="a list of objects")
         return values
 
+    def value(self, name: str) -> Any:
+        """As it is; somebody else checks it."""
+        return self._values.get(name)
+
     def given(self, name: str) -> bool:
         return self._values.get(name) is not None
 
-    def finish(self) -> None:
-        """Refuse a name that nobody asked for: a misspelt one must not be dropped in silence."""
-        if unknown := sorted(set(self._values) - self._taken):
-            raise SettingsError("unknown field", where=unknown[0][:100], allowed=", ".join(sorted(self._taken)))
+    def only(self, names: Iterable[str]) -> None:
+        """Refuse a name that nobody asks for: a misspelt one must not be dropped in silence."""
+        if unknown := sorted(set(self._values) - set(names)):
+            raise SettingsError("unknown field", where=unknown[0][:100], allowed=", ".join(sorted(names)))
 
 
 class Query(Fields):

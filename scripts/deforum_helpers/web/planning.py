@@ -17,9 +17,11 @@ from ..deforum_files import names_of_fields
 from ..errors import ModelError, ScheduleError, SettingsError
 from ..preflight import bytes_needed
 from ..progress import UnitTimes, estimate_seconds, load_times, times_key, words_for_seconds
+from ..prompts import prompt_segments
 from ..seeds import resolve_seed
 from ..settings import FIELDS, RenderSettings, settings_from_dict, settings_to_dict
 from ..timeline import Clip, Plan, plan
+from ..timeline_picture import timeline_svg
 from ..variants import DEMO, VARIANTS, Variant
 from .faults import problem
 
@@ -118,8 +120,15 @@ def preview_to_dict(shown: Preview, cost: Mapping[str, Any] | None) -> dict[str,
         "settings": settings_to_dict(shown.settings),
         "model": {"name": shown.model.name, "variant": shown.model.variant} if shown.model else None,
         "plan": _plan_facts(shown.plan) if shown.plan else None,
+        "keyframes": _keyframes(shown.settings, shown.plan) if shown.plan else [],
         "estimate": dict(cost) if cost else None,
     }
+
+
+def _keyframes(settings: RenderSettings, decided: Plan) -> list[dict[str, Any]]:
+    """Each key of the prompts that lies inside the video, with the frame that it names."""
+    segments, _ = prompt_segments(settings.prompts, "", "", decided.max_frames, decided.seed)
+    return [{"key": segment.key, "frame": segment.start_frame} for segment in segments]
 
 
 def _plan_facts(decided: Plan) -> dict[str, Any]:
@@ -199,7 +208,7 @@ def _seconds(decided: Plan, device: str, gpu_memory: int) -> tuple[float, str]:
 
 
 def _guessed_clip(decided: Plan, clip: Clip, variant: Variant, device: str, gpu_memory: int) -> float:
-    """Operations of the backbone over a typical speed; decoding counts as two steps."""
+    """Operations of the backbone over a typical speed, decoding as two steps of it, and a second for the rest."""
     kind = device.partition(":")[0]
     if kind == "auto":
         kind = "cuda" if gpu_memory else "cpu"
@@ -207,7 +216,7 @@ def _guessed_clip(decided: Plan, clip: Clip, variant: Variant, device: str, gpu_
     weights = variant.num_layers * (8 * variant.dim**2 + 2 * variant.dim * variant.ffn_dim)
     one_pass = 2 * weights * tokens + 4 * tokens**2 * variant.dim * variant.num_layers
     passes = 2 if clip.guidance_scale != 1 else 1
-    return (clip.num_inference_steps + 2) * passes * one_pass / _GUESSED_SPEED.get(kind, _GUESSED_SPEED["cpu"])
+    return 1 + (clip.num_inference_steps + 2) * passes * one_pass / _GUESSED_SPEED.get(kind, _GUESSED_SPEED["cpu"])
 
 
 def _memory(decided: Plan, model: ModelInfo) -> int:

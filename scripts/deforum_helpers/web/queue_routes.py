@@ -110,14 +110,12 @@ def add(call: Call) -> Reply:
     if body.given("jobs") == body.given("settings"):
         raise SettingsError("give either settings or jobs", where="settings", allowed="one of them")
     wanted = body.objects("jobs", None) or [body.object("settings", {})]
-    body.finish()
     return _added(call.service.add(wanted, name=name, batch=batch, first=first, any_path=call.any_path))
 
 
 def add_folder(call: Call) -> Reply:
     body = call.body
     folder, batch, first = body.text("folder", longest=4096), body.text("batch", "", longest=400), body.flag("first")
-    body.finish()
     return _added(call.service.add_folder(folder, batch=batch, first=first))
 
 
@@ -125,13 +123,11 @@ def add_grid(call: Call) -> Reply:
     body = call.body
     settings, axes = body.object("settings"), body.object("axes")
     name, batch = body.text("name", "", longest=400), body.text("batch", "", longest=400)
-    body.finish()
     return _added(call.service.add_grid(settings, axes, name=name, batch=batch, any_path=call.any_path))
 
 
 def import_jobs(call: Call) -> Reply:
     text, batch = call.body.text("text", longest=LARGEST_IMPORT), call.body.text("batch", "", longest=400)
-    call.body.finish()
     return _added(Added(tuple(call.service.queue.import_jobs(text, batch=batch)), ()))
 
 
@@ -206,19 +202,16 @@ def skip(call: Call) -> dict[str, Any]:
 
 def cancel_many(call: Call) -> dict[str, Any]:
     ids = call.body.wholes("ids")
-    call.body.finish()
     return {"jobs": [job_brief(job) for job in call.service.act(call.service.queue.cancel, *ids)]}
 
 
 def retry(call: Call) -> dict[str, Any]:
     again, first = call.body.flag("resume", True), call.body.flag("first")
-    call.body.finish()
     return job_brief(call.service.act(call.service.queue.requeue, _number(call), resume=again, first=first)[0])
 
 
 def retry_many(call: Call) -> dict[str, Any]:
     ids, again, first = call.body.wholes("ids"), call.body.flag("resume", True), call.body.flag("first")
-    call.body.finish()
     jobs = call.service.act(call.service.queue.requeue, *ids, resume=again, first=first)
     return {"jobs": [job_brief(job) for job in jobs]}
 
@@ -234,7 +227,6 @@ def delete(call: Call) -> dict[str, Any]:
 
 def delete_many(call: Call) -> dict[str, Any]:
     ids = call.body.wholes("ids")
-    call.body.finish()
     call.service.delete(*ids)
     return {"deleted": ids}
 
@@ -246,7 +238,6 @@ def run_next(call: Call) -> dict[str, Any]:
 def move(call: Call) -> dict[str, Any]:
     body, queue = call.body, call.service.queue
     before, after, places = (body.whole(name, None) for name in ("before", "after", "places"))
-    body.finish()
     if [before, after, places].count(None) != 2:
         raise SettingsError("give one of before, after and places", where="before", allowed="a whole number")
     if places is not None:
@@ -257,26 +248,22 @@ def move(call: Call) -> dict[str, Any]:
 
 def edit(call: Call) -> dict[str, Any]:
     settings, again = call.body.object("settings"), call.body.flag("resume")
-    call.body.finish()
     done = call.service.edit(_number(call), settings, resume=again, any_path=call.any_path)
     return {**job_brief(done.jobs[0]), "notes": list(done.notes)}
 
 
 def duplicate(call: Call) -> Reply:
     seed = call.body.whole("seed", None, least=-1, most=2**32 - 1)
-    call.body.finish()
     return Reply(job_brief(call.service.act(call.service.queue.duplicate, _number(call), seed=seed)), 201)
 
 
 def bookmark(call: Call) -> dict[str, Any]:
     marked = call.body.flag("marked", True)
-    call.body.finish()
     return job_brief(call.service.act(call.service.queue.bookmark, _number(call), marked))
 
 
 def rename(call: Call) -> dict[str, Any]:
     name = call.body.text("name", longest=400)
-    call.body.finish()
     return job_brief(call.service.act(call.service.queue.rename, _number(call), name))
 
 
@@ -285,7 +272,6 @@ def rename(call: Call) -> dict[str, Any]:
 
 def pause(call: Call) -> dict[str, Any]:
     after_clip, reason = call.body.flag("after_clip"), call.body.text("reason", "paused", longest=200)
-    call.body.finish()
     call.service.queue.pause(after_clip=after_clip, reason=reason)
     return call.service.queue_facts()
 
@@ -296,8 +282,7 @@ def resume(call: Call) -> dict[str, Any]:
 
 
 def set_options(call: Call) -> dict[str, Any]:
-    changes = {name: call.body._take(name, None, (bool, int, float), "") for name in _OPTIONS if call.body.given(name)}
-    call.body.finish()
+    changes = {name: call.body.value(name) for name in _OPTIONS if call.body.given(name)}
     call.service.queue.set_options(**changes)
     return call.service.queue_facts()
 

@@ -22,6 +22,7 @@ from ..settings import RenderSettings
 from ..wan_integration import close_shared_worker, shared_worker
 from ..worker_client import ClipRenderer
 from . import host
+from .so_far import SoFar
 
 THUMBNAIL = "thumbnail.jpg"
 IDLE_SECONDS = 600.0  # a worker without work gives its memory back
@@ -58,7 +59,8 @@ class LiveLog:
 class JobRenderer:
     """The queue runner's render function.
 
-    out_dir: where new jobs go, asked for each.  worker: the shared one if None; tests hand in a fake.
+    so_far: its small videos go when a job has ended.  out_dir: where new jobs go, asked for each.
+    worker: the shared one if None; tests hand in a fake.
     keep_warm: whether the worker may keep its model in the GPU after a job; asked when the host's turn ends.
     hold: why no render may begin now, "" if it may.
     """
@@ -67,13 +69,14 @@ class JobRenderer:
         self,
         queue: JobQueue,
         log: LiveLog,
+        so_far: SoFar,
         *,
         out_dir: Callable[[], Path] = host.output_folder,
         worker: ClipRenderer | None = None,
         keep_warm: Callable[[], bool] = lambda: True,
         hold: Callable[[], str] = lambda: "",
     ) -> None:
-        self.queue, self.log, self.out_dir, self.worker = queue, log, out_dir, worker
+        self.queue, self.log, self.so_far, self.out_dir, self.worker = queue, log, so_far, out_dir, worker
         self.keep_warm, self.hold = keep_warm, hold
 
     def __call__(self, job: Job, report: Report, stop: StopSignal) -> dict[str, Path]:
@@ -93,6 +96,7 @@ class JobRenderer:
             )  # fmt: skip
         files = _files_of(result)
         report.files(**files)
+        self.so_far.forget(JobFiles(result.folder, result.timestring))
         say(_last_word(result, settings.max_frames))
         if result.cancelled:
             raise RenderCancelled(f"stopped; {result.frames} of {settings.max_frames} frames are kept")

@@ -62,6 +62,7 @@ class Route:
     """do: the handler.  summary: one line for the documentation.
 
     body: field -> what it is, in words; None = the request has none.  query: the same.  largest: of a body, in bytes.
+    strict: whether a field that isn't in `body` is refused.
     """
 
     method: Method
@@ -71,6 +72,7 @@ class Route:
     body: Mapping[str, str] | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     largest: int = LARGEST
+    strict: bool = True
 
 
 def add_routes(
@@ -146,7 +148,10 @@ async def _answer(route: Route, request: Request, service: Callable[[], Service]
 
 def _do(route: Route, request: Request, given: dict[str, Any], service: Callable[[], Service]) -> Response:
     """In a thread: the handler, and its answer as bytes."""
-    call = Call(service(), request.path_params, Query(dict(request.query_params)), Fields(given), request)
+    body = Fields(given)
+    if route.strict:
+        body.only(route.body or ())
+    call = Call(service(), request.path_params, Query(dict(request.query_params)), body, request)
     found = route.do(call)
     if isinstance(found, Response):
         return found

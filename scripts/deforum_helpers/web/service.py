@@ -21,6 +21,7 @@ from ..queue_runner import start_runner
 from ..queue_store.jobs import parsed
 from ..settings import FIELDS, RenderSettings, load_settings, settings_from_dict, settings_to_text
 from ..settings_fields import json_object
+from ..timeline_picture import timeline_svg
 from ..variants import DEMO, VARIANTS
 from ..wan_integration import model_search_folders
 from ..worker_client import ClipRenderer
@@ -70,7 +71,13 @@ class Service:
         self.environment = EnvironmentDesk(self.is_rendering, worker=worker)
         self._models = ModelShelf()
         render = JobRenderer(
-            self.queue, self.log, out_dir=out_dir, worker=worker, keep_warm=self._keep_warm, hold=self._hold
+            self.queue,
+            self.log,
+            self.so_far,
+            out_dir=out_dir,
+            worker=worker,
+            keep_warm=self._keep_warm,
+            hold=self._hold,
         )
         self.runner = start_runner(self.queue, render) if run else None
 
@@ -199,7 +206,8 @@ class Service:
     def plan(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """What would be rendered: see planning.preview_to_dict.  Never raises for what someone typed."""
         shown = preview(raw, self.find_model)
-        return preview_to_dict(shown, estimate(shown, self.out_dir(), self._models.gpu_memory()))
+        cost = estimate(shown, self.out_dir(), self._models.gpu_memory())
+        return {**preview_to_dict(shown, cost), "svg": timeline_svg(shown.plan) if shown.plan else ""}
 
     def models(self, *, refresh: bool = False) -> dict[str, Any]:
         """Every model there is, what it can do, what it lacks, and where models were looked for."""

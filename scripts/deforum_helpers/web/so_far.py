@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class SoFar:
         path = files.work / NAME
         self._locks.pop(path, None)
         self._covered.pop(path, None)
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a player on Windows may still have it open
+            path.unlink(missing_ok=True)
 
 
 def _encode(pictures: list[Path], path: Path, fps: float) -> None:

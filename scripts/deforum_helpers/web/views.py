@@ -38,7 +38,7 @@ def job_brief(job: Job) -> dict[str, Any]:
         "paused": job.state == "interrupted" and job.error_kind == "paused",
         "stopping": job.stop if job.state == "running" else "",
         "error": {"kind": job.error_kind, "message": job.error} if job.error or job.error_kind else None,
-        "progress": job.progress,
+        "progress": {name: value for name, value in job.progress.items() if name != "preview"},
         "bookmark": job.bookmark,
         "batch": job.batch,
         "seed": job.seed,

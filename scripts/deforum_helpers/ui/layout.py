@@ -1,0 +1,107 @@
+"""Where each field of the settings stands in the tab, and what it is called there.
+
+Kinds, ranges, defaults and hints are those of settings.FIELDS; a test holds that every field stands here once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..settings import FIELDS
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the form.  open: shown from the start; else behind its title, which says what is in it."""
+
+    id: str
+    title: str
+    about: str
+    fields: tuple[str, ...]
+    open: bool = False
+
+
+SECTIONS = (
+    Section("prompts", "Prompts", "", ("prompts", "positive_prompt", "negative_prompt"), open=True),
+    Section(
+        "basics", "Video and sampling", "",
+        ("width", "height", "max_frames", "fps", "seed", "seed_behavior", "seed_iter_n", "solver", "model"), open=True,
+    ),
+    Section(
+        "schedules", "Schedules", "values that change over the frames",
+        ("num_inference_steps", "guidance_scale", "shift", "strength", "solver_schedule", "seed_schedule"),
+    ),
+    Section(
+        "continuity", "Continuity", "how a clip goes on from the one before, and the first picture",
+        ("init_image", "continuity", "motion", "context_frames", "overlap_frames", "window_frames"),
+    ),
+    Section(
+        "output", "Output", "folder, codec, sound, subtitles, GIF",
+        (
+            "batch_name", "codec", "crf", "ffmpeg_preset", "soundtrack", "make_srt", "make_gif", "skip_video_creation",
+            "delete_imgs",
+        ),
+    ),
+    Section("machine", "Memory and speed", "where the model runs, and how precisely", ("device", "dtype")),
+)  # fmt: skip
+
+# Schedules that also stand among the basics, as a plain number until someone schedules them.
+PLAIN_NUMBERS = ("num_inference_steps", "guidance_scale", "shift")
+
+# What the page doesn't show: it keeps what a loaded file held besides.
+UNSEEN = ("extra",)
+
+LABELS = {
+    "prompts": "Prompts",
+    "positive_prompt": "Always in front",
+    "negative_prompt": "Always behind the negative",
+    "width": "Width",
+    "height": "Height",
+    "max_frames": "Frames",
+    "fps": "fps",
+    "motion": "Motion",
+    "model": "Model",
+    "seed": "Seed",
+    "seed_behavior": "Seed behaviour",
+    "seed_iter_n": "Clips per seed",
+    "seed_schedule": "Seed schedule",
+    "guidance_scale": "Guidance",
+    "num_inference_steps": "Steps",
+    "shift": "Shift",
+    "solver": "Solver",
+    "solver_schedule": "Solver schedule",
+    "strength": "Strength",
+    "continuity": "Continuity",
+    "context_frames": "Context frames",
+    "overlap_frames": "Overlap frames",
+    "window_frames": "Window frames",
+    "init_image": "Init image",
+    "batch_name": "Batch name",
+    "codec": "Codec",
+    "crf": "crf",
+    "ffmpeg_preset": "Encoder preset",
+    "skip_video_creation": "Pictures only, no video",
+    "make_gif": "GIF",
+    "make_srt": "Subtitles",
+    "delete_imgs": "Delete the pictures afterwards",
+    "soundtrack": "Soundtrack",
+    "device": "Device",
+    "dtype": "Precision",
+}
+
+# What the tab shows when it is opened for the first time: something that every model, the demo too, can follow.
+FIRST_PROMPTS = {
+    "0": "a red balloon drifts to the right over the sea during the day",
+    "41": "a red balloon drifts to the right over the sea at sunset",
+}
+
+
+def layout_facts() -> dict[str, Any]:
+    """The layout as the page code gets it."""
+    return {
+        "sections": [asdict(section) for section in SECTIONS],
+        "labels": {name: LABELS.get(name, name.replace("_", " ").capitalize()) for name in FIELDS},
+        "plain": list(PLAIN_NUMBERS),
+        "first_prompts": FIRST_PROMPTS,
+    }
