@@ -79,7 +79,8 @@ def main() -> None:
             if minutes > args.minutes:
                 break
         pool.terminate()
-    data["mean"], data["std"] = statistics(data["latents"])
+    if "mean" not in data:  # fixed by the first run: a DiT may be training on them already
+        data["mean"], data["std"] = statistics(data["latents"])
     assert data["mean"].shape == (Z_DIM,)
     save_atomically(data, file)
     print(len(data["latents"]), "stories; mean", data["mean"].tolist(), "std", data["std"].tolist(), flush=True)

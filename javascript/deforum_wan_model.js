@@ -7,7 +7,7 @@
     parts.model = function (dw) {
         const { h, store } = dw;
         let known = { models: [], folders: [], known: [], default: "" };
-        const select = h("select#deforum_wan_model", { id: "deforum_wan_model", title: dw.fields.model.hint });
+        const select = h("select", { id: "deforum_wan_model", title: dw.fields.model.hint });
         const facts = h("div.dw-facts");
         const missing = h("div");
         const error = h("div.dw-error", { role: "alert" });

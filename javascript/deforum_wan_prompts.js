@@ -113,7 +113,7 @@
         }
 
         function cell(entry, what, label, kind, placeholder) {
-            const input = h(`${kind}.dw-cell`, { value: entry[what], "aria-label": label, placeholder: placeholder || "", autocomplete: "off" });
+            const input = h(`${kind}.dw-cell`, { type: kind === "input" ? "text" : null, value: entry[what], "aria-label": label, placeholder: placeholder || "", autocomplete: "off" });
             if (kind === "textarea") {
                 input.rows = 1;
                 const grow = () => { input.style.height = "auto"; input.style.height = `${input.scrollHeight}px`; };

@@ -16,7 +16,7 @@ from .progress import words_for_seconds
 from .render_wan import RenderResult, earlier_job, render_wan
 from .settings import RenderSettings, apply_overrides, load_settings
 from .wan_integration import close_shared_worker, kill_shared_worker, model_search_folders, shared_worker
-from .worker_client import ClipRenderer
+from .worker_client import ClipRenderer, Worker
 
 if TYPE_CHECKING:
     from .cli import StopSignal
@@ -54,6 +54,9 @@ def render_files(arguments: argparse.Namespace, stop: StopSignal) -> int:
     stop.at_second = kill_shared_worker
     status = 0
     try:
+        if isinstance(worker, Worker):
+            hello = worker.start(stop.cancel)
+            printer.say("; ".join((f"{hello.device_name or hello.device}, torch {hello.torch}", *hello.choices)))
         for wanted in jobs:
             try:
                 done = _render(wanted, arguments, worker, stop, printer)
@@ -105,14 +108,15 @@ def _wanted(file: Path, arguments: argparse.Namespace) -> Wanted:
 def read_settings(file: Path, arguments: argparse.Namespace) -> tuple[RenderSettings, list[str]]:
     """A settings file with the changes of the command line.  Raises SettingsError.
 
-    Pictures and sounds that it names are looked for beside it as well; the model of the command line goes before.
+    Pictures, sounds and model folders that it names are looked for beside it as well.
     """
     settings, notes = load_settings(file)
     settings = apply_overrides(settings, dict(_change(text) for text in arguments.changes))
-    paths = {name: beside(getattr(settings, name), file.parent) for name in ("init_image", "soundtrack", "model")}
-    if arguments.model:
-        paths["model"] = arguments.model
-    return replace(settings, **paths), notes
+    paths = {name: beside(getattr(settings, name), file.parent) for name in ("init_image", "soundtrack")}
+    model = arguments.model or settings.model
+    if not arguments.model and len(Path(model).parts) > 1:  # a bare word is a model's name first
+        model = beside(model, file.parent)
+    return replace(settings, **paths, model=model), notes
 
 
 def _change(text: str) -> tuple[str, str]:

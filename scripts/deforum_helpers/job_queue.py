@@ -146,6 +146,10 @@ class JobQueue:
         """How many jobs are in each state."""
         return self._db.read(history.counts)
 
+    def batches(self) -> list[str]:
+        """The batches that have a job here, oldest first."""
+        return self._db.read(history.batches)
+
     def version(self) -> str:
         """Another text after every change, by any process: a page that saw this one already has nothing to fetch."""
         return self._db.version()

@@ -126,7 +126,8 @@ class Meter:
         left = sum(self._cost(k) for k in range(len(self.work)) if k not in self._finished)
         if self._clip not in self._finished:
             left -= self._cost_done(state)
-        fraction = 1.0 if state.phase == "done" else max(0.0, min(1 - left / total, 1.0)) if total else 1.0
+        fraction = 1.0 if state.phase == "done" or not total else 1 - left / total
+        fraction = max(fraction, self.state.fraction)  # a new measurement moves the estimate, never the bar back
         self.state = replace(state, fraction=fraction, eta_seconds=left if self.times else None)
         self.report(self.state)
 

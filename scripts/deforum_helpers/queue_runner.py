@@ -35,12 +35,16 @@ _FILES = {"folder", "timestring", "video", "thumbnail"}
 
 
 class StopSignal(threading.Event):
-    """What the runner asks of a render.  why: "cancelled", "shutdown" or "lost" once it is set."""
+    """What the runner asks of a render.
+
+    why: "cancelled", "shutdown" or "lost" once it is set.  pause_asked: after_clip was set at some time, even if the
+    wish was taken back since: the render may have acted on it already.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.after_clip = threading.Event()
-        self.why = ""
+        self.why, self.pause_asked = "", False
 
     def now(self, why: str) -> None:
         if not self.is_set():
@@ -227,6 +231,7 @@ class Runner:
         elif asked == "now":
             stop.now("cancelled")
         elif asked == "after_clip":
+            stop.pause_asked = True
             stop.after_clip.set()
         else:
             stop.after_clip.clear()
@@ -291,7 +296,7 @@ def start_runner(
 def _stopped(stop: StopSignal, error: RenderCancelled) -> Ending:
     if stop.why == "shutdown":
         return Ending("interrupted", "shutdown", "the program was closed while this job was being rendered")
-    if stop.why == "" and stop.after_clip.is_set():
+    if stop.why == "" and stop.pause_asked:
         return Ending("interrupted", PAUSED, "paused after a clip")
     return Ending("cancelled", error.kind, error.one_line())
 

@@ -213,7 +213,7 @@ def _opened_manifest(job: Job, earlier: Manifest | None, source: str) -> Manifes
         "seed": job.plan.seed,
         "source": source or (earlier.facts.get("source", "") if earlier else ""),
         "model": {"name": job.model.name, "path": job.model.path, "variant": job.model.variant, "sha256": job.identity},
-        "plan": plan_to_dict(job.plan),
+        "plan": {name: value for name, value in plan_to_dict(job.plan).items() if name != "schedules"},
     }
     count = len(job.plan.clips)
     clips = [*(earlier.clips if earlier else []), *[ClipRecord()] * count][:count]

@@ -201,8 +201,7 @@ def _from_image(former: Stretch, start: int, end: int, rate: Rate, window: Windo
     needed = max(1, rate.ceil(end - 1 - shot_start) - given)
     new = 1 + _whole(needed, 4)
     if new > window.size:
-        least = _whole(rate.ceil(start - shot_start) - given, 4)
-        new = 1 + max(_image_share(needed, window), least)
+        new = 1 + _image_share(needed, window)
         end = min(end, shot_start + rate.reach(given + last_frame(new)) + 1)
     return Stretch(former.shot, shot_start, start, end, "image", 0, 0, new, given + 1, dropped=1)
 

@@ -183,6 +183,11 @@ _ROWS = (
         repository="Wan-AI/Wan2.1-VACE-14B", image_input=True, last_image_input=True,
         vace_layers=tuple(range(0, 40, 5)), vace_in_dim=96,
     ),
+    _wan(  # a community model of the official class; its authors render it with Euler
+        "wan2.1-fun-inp-1.3B", "Wan 2.1 Fun InP 1.3B", _1_3B,
+        Defaults(50, 5.0, 6.0, 832, 480, _NEGATIVE, solver="euler"), _SIZES_480P,
+        repository="alibaba-pai/Wan2.1-Fun-1.3B-InP", **_IMAGE,
+    ),
     _wan(
         "wan2.2-ti2v-5B", "Wan 2.2 TI2V-5B", _5B, Defaults(50, 5.0, 5.0, 1280, 704, _NEGATIVE),
         ((1280, 704), (704, 1280)), repository="Wan-AI/Wan2.2-TI2V-5B", vae="wan2.2", in_dim=48, out_dim=48,

@@ -45,10 +45,11 @@ _shared_lock = threading.Lock()
 def new_worker(*, idle_seconds: float = 0.0) -> Worker:
     """A worker of its own, not started yet.
 
-    It runs on the interpreter that DEFORUM_WAN_PYTHON names, else on the isolated environment's.
+    It runs on the isolated environment's interpreter, or on the one that DEFORUM_WAN_WORKER_PYTHON names, which then
+    must have the packages.
     idle_seconds: see Worker.  Raises SetupError where there is none.
     """
-    python = os.environ.get("DEFORUM_WAN_PYTHON", "").strip() or str(find_isolated_python())
+    python = os.environ.get("DEFORUM_WAN_WORKER_PYTHON", "").strip() or str(find_isolated_python())
     log = WorkerLog(state_folder() / "worker.log")
     return Worker(
         [python, "-c", _START_WORKER], worker_environment(), log=log, folder=SCRIPTS, idle_seconds=idle_seconds

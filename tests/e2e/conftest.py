@@ -19,8 +19,8 @@ SMALL = {
 def _isolation(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEFORUM_WAN_STATE", str(tmp_path_factory.mktemp("state")))
-        if importlib.util.find_spec("torch") and not os.environ.get("DEFORUM_WAN_PYTHON"):
-            patch.setenv("DEFORUM_WAN_PYTHON", sys.executable)
+        if importlib.util.find_spec("torch") and not os.environ.get("DEFORUM_WAN_WORKER_PYTHON"):
+            patch.setenv("DEFORUM_WAN_WORKER_PYTHON", sys.executable)
         yield
 
 

@@ -1,4 +1,4 @@
-"""A WebUI's server as far as the API sees it: gradio's app with the hosts' middleware, and a fake in the worker's place.
+"""A WebUI's server as far as the API sees it: gradio's app, the hosts' middleware, a fake in the worker's place.
 
     python api_server.py '{"folder": "..", "page": true, "flags": {"api_auth": "me:secret"}}'
 
@@ -35,7 +35,10 @@ def main() -> None:
     from deforum_helpers import api
     from deforum_helpers.web import service
 
-    service._service = service.Service(folder / "data", worker=FakeRenderer(), run=asked.get("run", True))
+    if not asked.get("broken_data"):
+        service._service = service.Service(folder / "data", worker=FakeRenderer())
+    if asked.get("tell_token"):
+        print(f"token {api.page_config()['token']}", flush=True)
     if asked.get("page"):
         app, port = page(asked)
     else:
@@ -45,7 +48,7 @@ def main() -> None:
     with_host_middleware(app)
     api.on_app_started(object() if asked.get("page") else None, app)
     api.on_app_started(None, app)  # once more must change nothing
-    print(json.dumps({"port": port or serve(app)}), flush=True)
+    print(json.dumps({"port": port or serve(app)}), flush=True)  # gradio has printed lines of its own before
     sys.stdin.read()
     os._exit(0)
 

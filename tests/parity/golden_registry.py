@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 import golden_e2e
 import golden_model
+import golden_text
 from golden_format import Difference, Fixture
 
-CASES = {**golden_model.CASES, **golden_e2e.CASES}
+CASES = {**golden_model.CASES, **golden_text.CASES, **golden_e2e.CASES}
 
 _KINDS = {  # a fixture with a name of its own is run by what it says it is
     "WanModel": golden_model.run_dit,
     "VaceWanModel": golden_model.run_dit,
     "WanVAE_ (2.1)": golden_model.run_vae,
     "WanVAE_ (2.2)": golden_model.run_vae,
+    "T5Encoder": golden_text.run_umt5,
     "VisionTransformer (use_31_block)": golden_e2e.run_image_encoder,
     "Wan2.1 t2v": golden_e2e.run_t2v,
     "Wan2.1 i2v": golden_e2e.run_images,

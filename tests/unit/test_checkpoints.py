@@ -1,4 +1,4 @@
-"""Identification and discovery on headers with the real checkpoints' names, shapes and sizes (sparse files)."""
+"""Identification, on headers with the real checkpoints' names, shapes and sizes (sparse files)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from deforum_helpers.checkpoints import (
-    find_models,
-    inspect_model,
-)
+from deforum_helpers.checkpoints import find_models, inspect_model
 from deforum_helpers.errors import ModelError
 from deforum_helpers.model_files import identify_parts, inspect_models, read_tensor_file
 from deforum_helpers.model_files.layouts import LAYOUTS
@@ -151,6 +148,12 @@ def test_wrong_tensors_are_named(t2v: Path, change: object, says: str) -> None:
     assert "diffusion_pytorch_model.safetensors: " in info.problems[0]
     with pytest.raises(ModelError, match=says):
         info.require()
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if not VARIANTS[name].experts])
+def test_every_row_of_the_table_is_told_from_the_others(name: str, tmp_path: Path) -> None:
+    path = write_sparse(tmp_path / f"{name}.safetensors", dit_tensors(dit_sizes_of_variant(VARIANTS[name])))
+    assert inspect_model(path).variant == name
 
 
 def test_an_unknown_size_names_the_nearest_variant(tmp_path: Path) -> None:
@@ -370,6 +373,7 @@ def test_a_web_page_in_place_of_a_part(t2v: Path) -> None:
     info = inspect_model(t2v)
     assert any("Wan2.1_VAE.safetensors: is a web page" in problem for problem in info.problems)
     assert [gap.part for gap in info.missing] == ["vae"]
+    assert inspect_model(t2v / "diffusion_pytorch_model.safetensors").problems == info.problems
 
 
 def test_a_broken_file_that_nothing_needs_is_only_noted(t2v: Path) -> None:

@@ -285,7 +285,7 @@ def test_a_python_without_numpy_needs_the_isolated_one(settings, tmp_path):
 
 def test_a_render_without_the_environment_says_how_to_get_it(settings, tmp_path):
     done = script("render", settings(), "--out", tmp_path / "out", DEFORUM_WAN_ENV=str(tmp_path / "environment"),
-                  DEFORUM_WAN_PYTHON="")  # fmt: skip
+                  DEFORUM_WAN_WORKER_PYTHON="")  # fmt: skip
     assert done.returncode == 3
     assert "install.py" in done.stderr
     assert not list((tmp_path / "out").rglob("*"))

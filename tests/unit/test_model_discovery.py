@@ -52,6 +52,16 @@ def test_a_part_may_come_from_another_folder(tmp_path: Path) -> None:
     assert inspect_model(model.reference).parts == model.parts
 
 
+def test_a_model_is_not_blamed_for_its_neighbours(tmp_path: Path) -> None:
+    folder = official_t2v(tmp_path / "mine")
+    (folder / "Wan2.1_VAE.safetensors").unlink()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pytorch_model.bin").write_bytes(b"<html>")
+    (model,) = find_models([tmp_path])
+    assert model.problems == ()
+    assert [gap.part for gap in model.missing] == ["vae"]
+
+
 def test_a_hugging_face_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = tmp_path / "hf" / "hub"
     repository = hub / "models--Wan-AI--Wan2.1-T2V-1.3B"

@@ -94,8 +94,9 @@ def test_names_that_differ_only_in_case_or_encoding_are_one(folder):
 
 
 BAD_NAMES = [
-    "", " ", ".", "..", "../up", "a/b", "a\\b", "/etc/passwd", "C:", "C:\\x", "con", "CON.txt", "nul", "Com1", "COM\u00b9",
-    "lpt9.json", "aux .x", "conin$", ".hidden", "trailing.", "trailing ", " leading", "nul\0", "new\nline", "tab\t",
+    "", " ", ".", "..", "../up", "a/b", "a\\b", "/etc/passwd", "C:", "C:\\x", "con", "CON.txt", "nul", "Com1",
+    "COM\u00b9", "lpt9.json", "aux .x", "conin$", ".hidden", "trailing.", "trailing ", " leading", "nul\0",
+    "new\nline", "tab\t",
     "a" * 81, "\U0001f388" * 60, "half\ud800", "\u202egnp.exe", "zero\u200bwidth", "what?", "a*b", '"q"', "a|b", "<x>",
     "Quality", "quality", "\ufeffbom",
 ]  # fmt: skip
@@ -114,7 +115,9 @@ def test_names_that_cannot_be(folder, name):
     assert sorted(folder.folder.parent.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["日の出", "a.b", "it's 100 % (new) [x] #1", "👩\u200d🎨", "\U0001f388" * 40, "console", "x" * 80])
+@pytest.mark.parametrize(
+    "name", ["日の出", "a.b", "it's 100 % (new) [x] #1", "👩\u200d🎨", "\U0001f388" * 40, "console", "x" * 80]
+)
 def test_names_that_can_be(folder, name):
     folder.save(name, {"width": 640})
     assert [preset.name for preset in folder.presets()] == [name] and folder.notices == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -159,6 +160,27 @@ def test_pause_after_clip_and_resume(queue, render):
     wait(lambda: settled(queue))
 
 
+def test_resume_while_the_render_already_stops(queue):
+    """The wish is taken back after the render has seen it: the job goes on instead of ending as cancelled."""
+    runs: list[bool] = []
+
+    def stopping(job: Job, report: Report, stop: StopSignal) -> None:
+        runs.append(job.resume)
+        report.files(folder="/out", timestring="t")
+        if len(runs) == 1:
+            assert stop.after_clip.wait(10)
+            queue.resume()
+            wait(lambda: not stop.after_clip.is_set())
+            raise RenderCancelled("stopped after the clip")
+
+    [a] = add(queue, "fine")
+    start_runner(queue, stopping, poll_seconds=0.1)
+    wait(lambda: runs)
+    queue.pause(after_clip=True)
+    wait(lambda: settled(queue))
+    assert states(queue, a) == ["done"] and runs == [False, True]
+
+
 def test_out_of_memory_pauses_the_queue(queue, render):
     a, b = add(queue, "memory", "fine")
     start(queue, render)
@@ -222,6 +244,7 @@ def test_a_run_that_was_taken_over_stops_and_writes_nothing(queue, render):
     assert states(queue, a) == ["interrupted"] and queue.job(a).video == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps open files")
 def test_a_deleted_database_stops_the_render_and_the_queue_goes_on(queue, render):
     add(queue, "long")
     start(queue, render)

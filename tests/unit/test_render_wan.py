@@ -91,6 +91,12 @@ def test_output_frames_are_the_stream_in_order_without_a_repeat(render):
     assert reds == list(range(40))
 
 
+@pytest.mark.parametrize(("frames", "fps"), [(1, 16), (2, 60), (5, 1), (3, 239.76), (33, 23.976)])
+def test_any_length_at_any_rate_is_exact(render, frames, fps):
+    result = render(changes={"max_frames": frames, "fps": fps, "prompts": {"0": "a", "max_f/2": "b"}})
+    assert len(pixels(result)) == count_frames(result.video) == frames
+
+
 def test_a_random_seed_is_recorded_so_that_the_settings_reproduce_the_frames(render, tmp_path):
     first = render(changes={"seed": -1})
     again = render_wan(load_settings(first.settings)[0], tmp_path / "again", worker=FakeRenderer(), model=MODEL)
@@ -168,6 +174,24 @@ def test_a_changed_setting_makes_exactly_the_clips_stale_that_it_reaches(render)
     undisturbed = render(timestring="1", changes={"prompts": prompts})
     resumed = JobFiles(undisturbed.folder, "20250101000000")
     assert [read_png(path).tobytes() for path in resumed.pictures()] == pixels(undisturbed)
+
+
+def test_a_changed_clip_makes_all_that_continue_it_stale(render):
+    with pytest.raises(WorkerDied):
+        render(FakeRenderer({clip_count() - 1: WorkerDied("1"), clip_count(): WorkerDied("2")}))
+    worker, prompts = FakeRenderer(), {**SETTINGS.prompts, "0": "a hill"}
+    result = render(worker, changes={"prompts": prompts}, resume=True)
+    assert len(worker.requests) == clip_count()
+    assert pixels(result) == pixels(render(timestring="1", changes={"prompts": prompts}))
+
+
+def test_another_rate_shows_the_same_clip_at_other_times(render):
+    with pytest.raises(WorkerDied):
+        render(FakeRenderer({1: WorkerDied("1"), 2: WorkerDied("2")}))
+    worker = FakeRenderer()
+    result = render(worker, changes={"fps": 17.0}, resume=True)
+    assert worker.requests[0].prompt == "a blue ball"  # the first clip's native frames are the same ones
+    assert pixels(result) == pixels(render(timestring="1", changes={"fps": 17.0}))
 
 
 def test_a_change_in_one_shot_leaves_the_others(render):

@@ -80,6 +80,7 @@ def check_start(clip, former, stream, latents):
 FPS = st.one_of(
     st.sampled_from([1, 7.5, 8, 12, 15, 16, 23.976, 24, 25, 29.97, 30, 48, 60, 120, 240]),
     st.floats(0.05, 240).map(lambda fps: round(fps, 3)),
+    st.floats(0.1, 3).map(lambda fps: round(fps, 2)),
 )
 VARIANT = st.builds(
     lambda window, least, context, native: dataclasses.replace(
@@ -208,6 +209,8 @@ def test_no_strength_at_all_makes_every_clip_a_shot():
     made = make(max_frames=160, strength="0")
     assert [(clip.shot, clip.end_frame - clip.start_frame) for clip in made.clips] == [(0, 81), (1, 79)]
     assert make(max_frames=160, continuity="cut").clips[1].start == "noise"
+    made = make(max_frames=170, strength="0")
+    assert [clip.end_frame for clip in made.clips] == [57, 114, 170], "shared evenly"
 
 
 def test_an_image_start_repeats_the_last_frame_shown_and_drops_it():
@@ -216,6 +219,19 @@ def test_an_image_start_repeats_the_last_frame_shown_and_drops_it():
     assert (first.start, first.new_latents, first.new_frames) == ("noise", 4, 13)
     assert (second.start, second.native_start, second.dropped_frames) == ("image", 10, 1)
     assert (second.new_latents, second.new_frames, second.stream_latents_before) == (5, 16, 0)
+
+
+def test_image_starts_share_a_segment_evenly():
+    made = make(TINY, max_frames=34, continuity="image")
+    assert [clip.num_frames for clip in made.clips] == [17, 17, 17]
+    assert [clip.end_frame for clip in made.clips] == [13, 25, 34]
+
+
+def test_so_few_frames_a_second_that_a_window_only_just_reaches_the_next():
+    variant = dataclasses.replace(TINY, window_frames=33, min_frames=17, context_latents=1)
+    made = make(variant, fps=0.64, max_frames=7)
+    assert made.native_step == 25 and not made.notes
+    check_counts(made, variant)
 
 
 def test_an_image_start_between_two_native_frames():

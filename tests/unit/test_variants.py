@@ -35,7 +35,7 @@ def test_row_is_the_official_one(name: str) -> None:
 
 
 def test_every_row_is_listed_and_consistent() -> None:
-    assert set(VARIANTS) == {*OFFICIAL, DEMO}
+    assert set(VARIANTS) == {*OFFICIAL, "wan2.1-fun-inp-1.3B", DEMO}
     for name, row in VARIANTS.items():
         assert row.name == name
         vae = VAES[row.vae]

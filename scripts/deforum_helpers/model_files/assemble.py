@@ -117,7 +117,7 @@ def _from_reference(text: str) -> ModelInfo:
 def _assemble(root: Path, scan: Scan, others: list[Scan]) -> list[ModelInfo]:
     groups = _group_backbones(scan.parts)
     if groups:
-        return [_model(_home(root, group, groups, scan), group, scan, others) for group in groups]
+        return [_model(root, _home(root, group, groups, scan), group, scan, others) for group in groups]
     found = ", ".join(sorted({PART_TITLES[part.part] for part in scan.parts}))
     what = f"only {found} is there, no backbone" if found else "no Wan model is there"
     repository = VARIANTS["wan2.1-t2v-1.3B"].repository
@@ -212,13 +212,16 @@ def _name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def _model(path: Path, group: list[PartInfo], scan: Scan, others: list[Scan]) -> ModelInfo:
+def _model(root: Path, path: Path, group: list[PartInfo], scan: Scan, others: list[Scan]) -> ModelInfo:
     first, name = Path(group[0].files[0]), _name(path)
+    # Other models' broken files are not this one's.
+    inside = next(place for place in (path, root, root.parent) if place.is_dir())
+    spoilt = tuple(fault for fault in scan.faults if fault.startswith(os.fspath(inside)))
     faults = [f"{part.files[0]}: {line}" for part in group for line in part.problems]
     parts = dict(zip(("dit_high", "dit_low") if len(group) == 2 else ("dit",), group, strict=True))
     variant = _variant_of(group)
     if not variant:
-        return ModelInfo(os.fspath(path), name, parts=parts, problems=(*scan.faults, *faults))
+        return ModelInfo(os.fspath(path), name, parts=parts, problems=(*spoilt, *faults))
     row, missing = VARIANTS[variant], []
     if bool(row.experts) != (len(group) == 2):
         parts, lacking = _lone_expert(row, group[0], path)
@@ -230,8 +233,8 @@ def _model(path: Path, group: list[PartInfo], scan: Scan, others: list[Scan]) ->
         else:
             parts[part] = chosen
     # A broken file may be the very part that is missing; where nothing is missing it doesn't matter.
-    problems = (*scan.faults, *faults) if missing or faults else ()
-    notes = (*_notes(row, group), *(() if problems else scan.faults))
+    problems = (*spoilt, *faults) if missing or faults else ()
+    notes = (*_notes(row, group), *(spoilt if path.is_dir() and not problems else ()))
     return ModelInfo(os.fspath(path), name, variant, parts, problems, tuple(missing), notes)
 
 

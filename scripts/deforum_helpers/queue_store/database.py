@@ -6,7 +6,6 @@ acknowledged.  All threads of this process share one connection behind a lock: a
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sqlite3
 import threading
@@ -112,11 +111,7 @@ class Database:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None and self._identity != _identity(self.path):
-            # Set aside by another process, or deleted.  Closing it would delete the "-wal" beside its old name, which
-            # by now may be that of the new file.
-            _abandon(self._connection)
-            self._connection = None
-            self.close()
+            self.close()  # it was set aside by another process, or deleted: what we hold is no longer the queue
         if self._connection is None:
             with self._alone():
                 finish_salvage(self.path)
@@ -201,11 +196,6 @@ def _sound(path: Path) -> bool:
         if not _means_damage(error):
             raise
         return False
-
-
-def _abandon(connection: sqlite3.Connection) -> None:
-    """Never close it, not even when Python ends: the system frees it with the process."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

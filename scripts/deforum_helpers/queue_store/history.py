@@ -69,6 +69,10 @@ def counts(db: sqlite3.Connection) -> dict[State, int]:
     return {state: found.get(state, 0) for state in STATES}
 
 
+def batches(db: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in db.execute("SELECT batch FROM jobs WHERE batch <> '' GROUP BY batch ORDER BY min(id)")]
+
+
 def prune(db: sqlite3.Connection, now: float, keep_jobs: int, keep_days: float) -> list[int]:
     """Delete the rows of finished jobs beyond the newest keep_jobs or older than keep_days; 0 = no limit."""
     old: set[int] = set()

@@ -61,8 +61,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 def check_ours(db: sqlite3.Connection) -> None:
     """Raise InputError for another program's database and for one that a newer version made."""
     application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if application != APPLICATION_ID and not (empty and application == version == 0):
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+    if application != APPLICATION_ID and {"jobs", "jobs_in_order", "facts"} <= tables:
+        raise sqlite3.DatabaseError("malformed header: it has the queue's tables and not its mark")
+    if application != APPLICATION_ID and not (not tables and application == version == 0):
         raise InputError(
             "this file is another program's database, not a job queue", next_step="choose another file for the queue"
         )

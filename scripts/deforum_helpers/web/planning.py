@@ -21,7 +21,6 @@ from ..prompts import prompt_segments
 from ..seeds import resolve_seed
 from ..settings import FIELDS, RenderSettings, settings_from_dict, settings_to_dict
 from ..timeline import Clip, Plan, plan
-from ..timeline_picture import timeline_svg
 from ..variants import DEMO, VARIANTS, Variant
 from .faults import problem
 

@@ -241,7 +241,7 @@ def move(call: Call) -> dict[str, Any]:
     if [before, after, places].count(None) != 2:
         raise SettingsError("give one of before, after and places", where="before", allowed="a whole number")
     if places is not None:
-        return job_brief(call.service.act(queue.move_by, _number(call), max(-10_000, min(places, 10_000))))
+        return job_brief(call.service.act(queue.move_by, _number(call), places=max(-10_000, min(places, 10_000))))
     call.service.job(before if before is not None else after)
     return job_brief(call.service.act(queue.move, _number(call), before=before, after=after))
 

@@ -169,7 +169,10 @@ class Service:
         return Added((self.act(self.queue.edit, job_id, settings, resume=resume),), tuple(notes))
 
     def act(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Do something with jobs.  Raises NotFound, or Conflict for what can't be done as things stand."""
+        """Do something with jobs; whole numbers among `args` are theirs.
+
+        Raises NotFound, or Conflict for what can't be done as things stand.
+        """
         for job_id in (arg for arg in args if type(arg) is int):
             self.job(job_id)
         try:
