@@ -18,9 +18,11 @@
                     dw.button("Leave it as it was", "", () => { editing = null; drawBar(); }), problem);
                 return;
             }
-            dw.fill(bar, dw.button("Generate", "Render now, before all that waits (Ctrl+Enter)", dw.generate, "dw-primary.dw-large"),
-                dw.button("Add to queue", "Render after all that waits (Ctrl+E)", dw.enqueue, "dw-large"),
-                dw.button("Add as grid…", "One job for each combination of values", grid), problem);
+            const generate = dw.button("Generate", "Render now, before all that waits (Ctrl+Enter)", dw.generate, "dw-primary.dw-large");
+            const enqueue = dw.button("Add to queue", "Render after all that waits (Ctrl+E)", dw.enqueue, "dw-large");
+            generate.id = "deforum_wan_generate";
+            enqueue.id = "deforum_wan_enqueue";
+            dw.fill(bar, generate, enqueue, dw.button("Add as grid…", "One job for each combination of values", grid), problem);
         }
 
         // The first problem in one line, with the way to its field.

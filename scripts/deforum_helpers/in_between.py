@@ -112,8 +112,9 @@ class InBetween:
 def _scatter(planes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Add each pixel of planes [C, h, w] to the four pixels around its place (x, y), bilinear.  float64 sums."""
     h, w = x.shape
-    left, top = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    left, top = np.floor(x), np.floor(y)
     across, down = x - left, y - top
+    left, top = left.astype(np.int32), top.astype(np.int32)
     total = np.zeros((len(planes), h * w))
     for row, part_y in ((top, 1 - down), (top + 1, down)):
         for column, part_x in ((left, 1 - across), (left + 1, across)):

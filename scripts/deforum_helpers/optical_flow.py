@@ -79,7 +79,7 @@ def sample(planes: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = np.clip(x, 0, w - 1), np.clip(y, 0, h - 1)
     left = np.minimum(x.astype(np.int32), w - 2)
     top = np.minimum(y.astype(np.int32), h - 2)
-    across, down = x - left, y - top
+    across, down = x - left.astype(np.float32), y - top.astype(np.float32)
     corner = top * w + left
     out = np.empty((len(planes), *x.shape), np.float32)
     for plane, result in zip(planes, out, strict=True):

@@ -1,4 +1,4 @@
-"""Everything that can be known to go wrong is found here, before the long work.  It only makes the output folder."""
+"""What can be known to go wrong, found before the long work begins.  It makes the output folder, and no file."""
 
 from __future__ import annotations
 

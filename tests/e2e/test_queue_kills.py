@@ -345,10 +345,10 @@ def be_a_webui(folder: Path) -> None:
 
 
 def test_a_webui_that_is_killed_goes_on_from_its_finished_clips(folder):
-    dice, clips, kills = random.Random(3), Ledger(folder / "clips"), 6
+    dice, clips, kills = random.Random(3), Ledger(folder / "clips"), 4
     with closing(JobQueue(folder / "jobs.db")) as queue:
         queue.set_options(auto_resume=True, most_attempts=100)
-        ids = [job.id for job in queue.add_many([NewJob(SETTINGS, f"job {n}") for n in range(8)])]
+        ids = [job.id for job in queue.add_many([NewJob(SETTINGS, f"job {n}") for n in range(6)])]
         for kill in range(kills + 1):
             process = subprocess.Popen([sys.executable, __file__, "--webui", str(folder)])
             deadly = len(clips.lines()) + dice.randrange(1, 8)

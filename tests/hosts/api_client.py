@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,13 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
+GENERATIONS = ("current", "gradio3", "gradio4")
+THIS_PYTHON = sys.executable
+SETTINGS = {
+    "prompts": {"0": "a red ball", "16": "a blue ball"}, "W": 32, "H": 16, "max_frames": 24, "seed": 5, "model": "demo",
+    "batch_name": "batch", "ffmpeg_preset": "ultrafast",
+}  # fmt: skip
+SLOW = {**SETTINGS, "prompts": {"0": "a slow red ball"}, "steps": 200, "max_frames": 17}
 _START_SECONDS = 180  # gradio's first import on a busy machine
 
 
@@ -123,4 +132,20 @@ def _folder_with_ffmpeg(folder: Path) -> Path:
     return programs
 
 
-THIS_PYTHON = sys.executable
+_shared: dict[str, Server] = {}
+
+
+def shared_server(request: pytest.FixtureRequest, generation: str) -> Server:
+    """One server for each generation, for all tests of a session: a WebUI with its page and Deforum's API."""
+    if generation not in _shared:
+        folder = Path(tempfile.mkdtemp(prefix="deforum_wan_"))
+        python = python_of(request, generation)
+        server = Server(python, folder, page=True, host="a1111", flags={"deforum_api": True})
+        _shared[generation] = server
+        request.config.add_cleanup(lambda: (server.stop(), shutil.rmtree(folder, ignore_errors=True)))
+    return _shared[generation]
+
+
+def python_of(request: pytest.FixtureRequest, generation: str) -> str:
+    """The interpreter of a generation; skips where this machine has none."""
+    return THIS_PYTHON if generation == "current" else str(request.getfixturevalue(f"{generation}_python"))

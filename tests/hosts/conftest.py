@@ -6,7 +6,9 @@ A machine that can't have one of these skips the tests that need it, with the re
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ if str(Path(__file__).parent) not in sys.path:
 
 from deforum_helpers.errors import SetupError
 from host_environments import PINS, find_browser, host_python
+from tab_pages import FLAGS, GENERATIONS, WebUI
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,35 @@ def _python_or_skip(name: str) -> Path:
         return host_python(name)
     except SetupError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    """A real Chromium for all tests; each opens pages of its own."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=GENERATIONS)
+def webui(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
+    """A WebUI with the tab, in each generation of gradio."""
+    yield from _running(request, request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def standalone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
+    """The tab standalone, for what is the page code's own and doesn't depend on gradio."""
+    yield from _running(request, "standalone", tmp_path_factory)
+
+
+def _running(request: pytest.FixtureRequest, name: str, folders: pytest.TempPathFactory) -> Iterator[WebUI]:
+    if name == "standalone":
+        pytest.importorskip("gradio")
+    python = "" if name == "standalone" else str(request.getfixturevalue(f"{name}_python"))
+    one = WebUI(python, folders.mktemp(name))
+    one.generation = name
+    yield one
+    one.stop()

@@ -1,4 +1,4 @@
-"""A WebUI as far as an extension sees it: the script's callbacks, its Blocks inside the host's, its page code in the page.
+"""A WebUI as far as an extension sees it: the script's callbacks, its Blocks in the host's, its page code in the page.
 
 Run with the Python of a host's environment:  fake_webui.py PORT DATA [--break-the-tab]
 """
@@ -70,7 +70,9 @@ def load_script() -> float:
 def put_page_code_in(gradio: Any) -> None:
     """The hosts put an extension's scripts and styles into gradio's page."""
     sources = sorted((ROOT / "javascript").glob("*.js"))
-    tags = "".join(f'<script type="text/javascript" src="/of-extensions/javascript/{path.name}"></script>' for path in sources)
+    tags = "".join(
+        f'<script type="text/javascript" src="/of-extensions/javascript/{path.name}"></script>' for path in sources
+    )
     style = '<link rel="stylesheet" href="/of-extensions/style.css">'
     original = gradio.routes.templates.TemplateResponse
 

@@ -1,47 +1,18 @@
-"""The API over HTTP in the hosts' versions of fastapi, starlette, pydantic and gradio, and in the current ones."""
+"""The routes of the page over HTTP, in the versions of fastapi, pydantic and gradio that the hosts have, and now."""
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 
 import pytest
-from api_client import THIS_PYTHON, Server
-
-SETTINGS = {
-    "prompts": {"0": "a red ball", "16": "a blue ball"}, "W": 32, "H": 16, "max_frames": 24, "seed": 5, "model": "demo",
-    "batch_name": "batch", "ffmpeg_preset": "ultrafast",
-}  # fmt: skip
-SLOW = {**SETTINGS, "prompts": {"0": "a slow red ball"}, "steps": 200, "max_frames": 17}
+from api_client import GENERATIONS, SETTINGS, SLOW, shared_server
 
 
-def _python(request, name: str) -> str:
-    """The interpreter of a generation; skips where this machine has none."""
-    return THIS_PYTHON if name == "current" else str(request.getfixturevalue(f"{name}_python"))
-
-
-@pytest.fixture(scope="module", params=["current", "gradio3", "gradio4"])
-def server(request, tmp_path_factory):
-    """A WebUI with its page, Deforum's API switched on, in each generation."""
-    folder = tmp_path_factory.mktemp(request.param)
-    one = Server(_python(request, request.param), folder, page=True, host="a1111", flags={"deforum_api": True})
-    yield one
-    one.stop()
-
-
-@pytest.fixture
-def start(request, tmp_path):
-    """start(**options) -> a server in the current versions, for what doesn't depend on them."""
-    started = []
-
-    def begin(python="current", **options):
-        started.append(Server(_python(request, python), tmp_path, **options))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        one.stop()
+@pytest.fixture(scope="module", params=GENERATIONS)
+def server(request):
+    """A WebUI with its page and Deforum's API, in each generation."""
+    return shared_server(request, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +22,6 @@ def rendered(server):
     job = server.ended(job_id)
     assert (job["state"], job["error"]) == ("done", None)
     return job
-
-
-# The page's routes
 
 
 def test_a_job_from_settings_to_a_playable_video(server, rendered):
@@ -256,213 +224,3 @@ def test_settings_files(server):
     assert json.loads(server.post("settings/export", {"settings": read["settings"]}).json["text"])["W"] == 32
     broken = server.post("settings/import", {"text": '{"W": 32,'})
     assert (broken.status, "line 1" in broken.json["error"]["message"]) == (422, True)
-
-
-# Bad input
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("jobs", {}, "settings"),
-        ("jobs", {"settings": []}, "settings"),
-        ("jobs", {"jobs": [1]}, "jobs"),
-        ("jobs", {"settings": SETTINGS, "jobs": [SETTINGS]}, "settings"),
-        ("jobs", {"settings": {**SETTINGS, "W": "wide"}}, "width"),
-        ("jobs", {"settings": SETTINGS, "frist": True}, "frist"),
-        ("jobs", {"settings": SETTINGS, "first": 1}, "first"),
-        ("jobs", {"settings": {**SETTINGS, "prompts": {"0": "\ud800"}}}, "prompts"),
-        ("jobs/cancel", {"ids": ["1"]}, "ids"),
-        ("jobs/grid", {"settings": SETTINGS, "axes": {"seed": []}}, "seed"),
-        ("queue/options", {"at_once": 0}, "at_once"),
-        ("plan", {}, "settings"),
-    ],
-)
-def test_a_value_of_the_wrong_shape_is_named(server, path, body, field):
-    answer = server.post(path, body)
-    assert (answer.status, answer.json["error"]["field"]) == (422, field)
-    assert answer.json["detail"][0]["loc"] == ["body", field]
-
-
-def test_bodies_that_are_no_json(server):
-    for body in (b"{", b'{"settings": NaN}', b"[" * 100_000, b"\xff\xfe"):
-        answer = server.post("jobs", body, Content_Type="application/json")
-        assert (answer.status, answer.json["error"]["field"]) == (422, "body"), body[:20]
-    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
-        assert server.post("jobs", b"{}", Content_Type=kind).status == 415
-
-
-def test_a_body_that_is_too_large(server):
-    body = b'{"settings": {"prompts": {"0": "' + b"a" * (9 * 1024 * 1024) + b'"}}}'
-    assert server.post("jobs", body, Content_Type="application/json").status == 413
-    # One that doesn't say how large it is, piece by piece.
-    pieces = server.ask("POST", "jobs", iter([b"a" * 65536] * 160), Content_Type="application/json")
-    assert pieces.status == 413
-
-
-def test_a_foreign_page_changes_nothing(server):
-    own = {"Host": f"127.0.0.1:{server.port}"}
-    for headers in (
-        {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": f"http://127.0.0.1:{server.port + 1}"},
-        {"Sec_Fetch_Site": "cross-site"}, {"Origin": "https://[broken"},
-        {"Origin": "http://evil.example", "Sec_Fetch_Site": "same-site"},
-    ):  # fmt: skip
-        for method, path in (("POST", "queue/pause"), ("DELETE", "/deforum-wan/api/jobs/1"),
-                             ("POST", "/deforum_api/batches")):  # fmt: skip
-            answer = server.ask(method, path, {}, **own, **headers)
-            assert answer.status == 403, headers
-    assert server.get("state").json["queue"]["paused"] == ""
-    for headers in (
-        {"Origin": f"http://127.0.0.1:{server.port}"}, {"Sec_Fetch_Site": "same-origin", "Origin": "http://proxy"}, {},
-        {"Origin": "https://outside.example", "X_Forwarded_Host": "outside.example"},
-    ):  # fmt: skip
-        assert server.post("queue/resume", **own, **headers).status == 200, headers
-
-
-def test_no_such_route_or_method(server):
-    assert server.get("no/such/route").status == 404
-    assert server.get("jobs/cancel").status in (404, 405)
-
-
-# Deforum's API
-
-
-def test_deforums_batches(server):
-    body = {"deforum_settings": [SETTINGS, SETTINGS], "options_overrides": {"CLIP_stop_at_last_layers": 2}, "more": 1}
-    made = server.ask("POST", "/deforum_api/batches", body)
-    assert made.status == 202
-    batch, ids = made.json["batch_id"], made.json["job_ids"]
-    assert len(ids) == 2
-    assert server.get("/deforum_api/batches").json[batch] == ids
-    for job_id in ids:
-        server.ended(int(job_id))
-    jobs = server.get(f"/deforum_api/batches/{batch}").json
-    job = jobs[0]
-    assert (job["id"], job["status"], job["phase"], job["error_type"]) == (ids[0], "SUCCEEDED", "DONE", "NONE")
-    assert (job["phase_progress"], job["timestring"] in job["deforum_settings"]["batch_name"]) == (1.0, False)
-    assert job["outdir"].endswith("batch")
-    assert job["updates"] > 0
-    assert server.get("/deforum_api/jobs").json[ids[1]]["status"] == "SUCCEEDED"
-    gone = server.ask("DELETE", f"/deforum_api/jobs/{ids[0]}")
-    assert gone.status == 400
-
-
-def test_deforums_cancel_works_on_waiting_and_running_jobs(server):
-    made = server.ask("POST", "/deforum_api/batches", {"deforum_settings": [SLOW, SETTINGS]}).json
-    running, waiting = made["job_ids"]
-    deadline = time.monotonic() + 30
-    while server.get(f"/deforum_api/jobs/{running}").json["phase"] != "GENERATING":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert server.ask("DELETE", f"/deforum_api/jobs/{waiting}").json["message"] == "Job cancelled."
-    assert server.get(f"/deforum_api/jobs/{waiting}").json["status"] == "CANCELLED"
-    told = server.ask("DELETE", f"/deforum_api/batches/{made['batch_id']}").json
-    assert told == {"ids": [running], "message": "1 job(s) cancelled."}
-    assert server.ended(int(running))["state"] == "cancelled"
-
-
-def test_deforums_answers_to_what_isnt_there(server):
-    assert server.get("/deforum_api/jobs/nothing").json == {"id": "nothing", "status": "NOT FOUND"}
-    assert server.get("/deforum_api/jobs/nothing").status == 404
-    assert server.get("/deforum_api/batches/nothing").status == 404
-    assert server.ask("DELETE", "/deforum_api/batches/nothing").status == 404
-    assert server.ask("DELETE", "/deforum_api/jobs/999").status == 404
-    assert server.ask("POST", "/deforum_api/batches", {}).status == 400
-    refused = server.ask("POST", "/deforum_api/batches", {"deforum_settings": {**SETTINGS, "W": 33}})
-    assert (refused.status, refused.json["error"]["field"]) == (422, "width")
-
-
-def test_the_schema_lists_every_route(server):
-    paths = server.get("/openapi.json").json["paths"]
-    assert {"post", "get"} <= set(paths["/deforum_api/batches"])
-    assert {"get", "delete"} <= set(paths["/deforum_api/jobs/{id}"])
-    assert set(paths["/deforum-wan/api/jobs/{job}"]) == {"get", "delete"}
-    described = paths["/deforum-wan/api/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert "settings" in described["properties"]
-
-
-def test_routes_are_there_once_though_the_app_was_given_twice(server):
-    paths = server.get("/openapi.json").json["paths"]
-    operations = [entry["operationId"] for path in paths.values() for entry in path.values() if "operationId" in entry]
-    ours = [name for name in operations if name.startswith("deforum")]
-    assert len(ours) == len(set(ours))
-
-
-# Passwords, --nowebui, the original
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-@pytest.mark.parametrize("python", ["current", "gradio3", "gradio4"])
-def test_api_auth_without_a_page(start, python):
-    server = start(python, host="a1111", flags={"api_auth": "me:se:cret,you:other", "deforum_api": True})
-    for path in ("/deforum-wan/api/state", "/deforum_api/jobs", "/deforum-wan/api/jobs/1/files/video"):
-        refused = server.get(path)
-        assert (refused.status, refused.headers["www-authenticate"][:5]) == (401, "Basic")
-        assert server.get(path, Authorization=basic("me", "wrong")).status == 401
-        assert server.get(path, Authorization=basic("me", "other")).status == 401
-        assert server.get(path, Authorization="Basic ???").status == 401
-        assert server.get(path, Authorization="Bearer me:se:cret").status == 401
-        assert server.get(path, Authorization=basic("me", "se:cret")).status in (200, 404)
-        assert server.get(path, Authorization=basic("you", "other")).status in (200, 404)
-    assert server.post("queue/pause").status == 401
-    assert "www-authenticate" not in server.get("state", Sec_Fetch_Mode="cors").headers
-    assert server.get("state?token=wrong").status == 401
-
-
-@pytest.mark.parametrize("python", ["current", "gradio3", "gradio4"])
-def test_a_gradio_login_opens_the_routes(start, python):
-    server = start(python, page=True, gradio_auth="me:secret", host="a1111")
-    assert server.get("state").status == 401
-    form = b"username=me&password=secret"
-    login = server.ask("POST", "/login", form, Content_Type="application/x-www-form-urlencoded")
-    assert login.status == 200
-    cookie = "; ".join(part.split(";")[0] for part in login.headers["set-cookie"].split(", ") if "access-token" in part)
-    assert server.get("state", Cookie=cookie).status == 200
-    assert server.get("state", Cookie=cookie.partition("=")[0] + "=guess").status == 401
-    assert server.get("state", Authorization=basic("me", "secret")).status == 200
-    assert server.get("state", Authorization=basic("me", "guess")).status == 401
-
-
-def test_the_token_of_the_page_opens_the_routes(start):
-    server = start(host="a1111", flags={"api_auth": "me:secret"}, tell_token=True)
-    token = next(line for line in server.said if line.startswith("token ")).split()[1]
-    assert server.get("state", X_Deforum_Wan_Token=token).status == 200
-    assert server.get(f"state?token={token}").status == 200
-
-
-def test_without_the_flag_deforums_api_is_off(start):
-    server = start(host="a1111")
-    assert server.get("/deforum_api/jobs").status == 404
-    assert server.get("state").status == 200
-
-
-def test_beside_the_original_its_routes_stay_its_own(start):
-    server = start(host="a1111", flags={"deforum_api": True}, original=True)
-    assert server.get("/deforum_api/jobs").json == {"original": True}
-    assert server.get("/deforum_wan_api/jobs").json == {}
-    assert any("/deforum_wan_api" in line for line in server.said)
-
-
-def test_run_now_renders_and_leaves(tmp_path):
-    file = tmp_path / "now.txt"
-    file.write_text(json.dumps(SETTINGS))
-    flags = {"deforum_run_now": str(file), "deforum_terminate_after_run_now": True}
-    server = Server(THIS_PYTHON, tmp_path, host="a1111", flags=flags)
-    try:
-        assert server.process.wait(60) == 0
-    finally:
-        server.stop()
-    assert list((tmp_path / "out" / "batch").glob("*.mp4"))
-
-
-def test_a_data_folder_that_cant_be_used_is_told_and_mended(start, tmp_path):
-    (tmp_path / "data").write_text("in the way")
-    server = start(host="a1111", broken_data=True)
-    answer = server.get("state")
-    assert answer.status == 503
-    assert str(tmp_path / "data") in answer.json["error"]["message"]
-    (tmp_path / "data").unlink()
-    assert server.get("state").status == 200

@@ -51,7 +51,7 @@ class FakeRender:
         }  # fmt: skip
         if what in errors and not (what == "killed" and job.resume):
             raise errors[what]
-        for _ in range(1000):
+        for _ in range(6000):
             if what != "long":
                 break
             if stop.is_set() or stop.after_clip.is_set():

@@ -221,6 +221,14 @@ def test_an_image_start_repeats_the_last_frame_shown_and_drops_it():
     assert (second.new_latents, second.new_frames, second.stream_latents_before) == (5, 16, 0)
 
 
+def test_guidance_of_an_image_start_follows_its_own_native_frames():
+    second = make(TINY, max_frames=33, continuity="image", prompts={"0": "a", "17": "b"}, guidance_scale="0:(t)").clips[
+        1
+    ]
+    assert second.native_start == 17
+    assert second.guidance == (17, 18, 22, 26, 30), "frame 16 is given, but the clip shows none before 17"
+
+
 def test_image_starts_share_a_segment_evenly():
     made = make(TINY, max_frames=34, continuity="image")
     assert [clip.num_frames for clip in made.clips] == [17, 17, 17]

@@ -27,6 +27,7 @@ def failure_html(error: BaseException) -> str:
     words = error.one_line() if expected else " ".join(f"{type(error).__name__}: {error}".split())
     rest = "" if expected else " The console has the whole of it; please report it with that."
     return (
-        f'<div id="{ROOT_ID}" class="dw-root" data-ready="1"><div class="dw-banner dw-bad"><b>Deforum Wan could not build its tab.</b> '
+        f'<div id="{ROOT_ID}" class="dw-root" data-ready="1"><div class="dw-banner dw-bad">'
+        "<b>Deforum Wan could not build its tab.</b> "
         f"<span>{escape(words)}</span>{rest} Queued jobs are kept.</div></div>"
     )

@@ -12,6 +12,7 @@
     files.py         a file as an answer, with ranges
     app_routes.py    /deforum-wan/api
     queue_routes.py  ... its part about jobs
+    uploads.py       ... its part about pictures and sounds that a page hands over
     deforum_api.py   /deforum_api
     run_now.py       the launch flags
     serve.py         all of it without a WebUI

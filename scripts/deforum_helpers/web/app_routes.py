@@ -5,6 +5,7 @@
     POST   /plan                              settings -> timeline, notes, errors at their fields, estimate
     GET    /models?refresh=                   models, what they can do, what they lack
     POST   /settings/import  /settings/export a settings file's text <-> settings
+    POST   /uploads                           a picture or a sound of the page's machine, for its field
     GET    /presets?model=   POST /presets    presets; save one
     POST   /presets/default  /presets/import
     DELETE /presets/{name}   POST /presets/{name}/rename  /apply   GET /presets/{name}/export
@@ -39,6 +40,7 @@ from ..wan_integration import close_shared_worker
 from .faults import Conflict, NotFound
 from .queue_routes import queue_routes
 from .routes import Call, Reply, Route
+from .uploads import upload_routes
 from .views import field_facts, preset_facts
 
 BASE = "/deforum-wan/api"
@@ -77,6 +79,7 @@ def app_routes(base: str = BASE) -> list[Route]:
         Route("POST", f"{desk}/self-test", self_test, "Render a second with the demo model", {}),
         Route("POST", f"{desk}/stop", stop_environment, "End what is under way", {}),
         Route("POST", f"{base}/worker/release", release_worker, "End the idle worker, to free its memory", {}),
+        *upload_routes(base),
         *queue_routes(base),
     ]  # fmt: skip
 

@@ -59,11 +59,8 @@ def add_batch(call: Call) -> Reply:
 
 
 def list_batches(call: Call) -> dict[str, list[str]]:
-    batches: dict[str, list[str]] = {}
-    for job in reversed(_found(call, "")):
-        if job.batch:
-            batches.setdefault(job.batch, []).append(str(job.id))
-    return batches
+    newest = call.service.queue.batches()[-_MOST_LISTED:]
+    return {batch: [str(job.id) for job in reversed(_found(call, batch))] for batch in newest}
 
 
 def show_batch(call: Call) -> Any:

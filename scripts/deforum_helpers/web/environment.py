@@ -157,11 +157,11 @@ def builder_variables(env: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _state_facts() -> dict[str, Any]:
-    state = check()
+    state, named = check(), os.environ.get("DEFORUM_WAN_WORKER_PYTHON", "").strip()
     return {
-        "status": state.status,
-        "ready": state.ready,
-        "text": state.one_line(),
+        "status": "ready" if named else state.status,
+        "ready": state.ready or bool(named),
+        "text": f"renders run on {named}, as DEFORUM_WAN_WORKER_PYTHON says" if named else state.one_line(),
         "reason": state.reason,
         "folder": str(environment_root()),
         "python": str(state.stamp.get("python", "")),

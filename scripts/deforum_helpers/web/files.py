@@ -110,7 +110,7 @@ def _headers(served: ServedFile, facts: os.stat_result) -> dict[str, str]:
         "Content-Encoding": "identity",
     }
     if served.download:
-        plain = served.download.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "_")
+        plain = re.sub(r'[^ -~]|["\\]', "_", served.download)
         headers["Content-Disposition"] = (
             f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(served.download, safe='')}"
         )

@@ -93,7 +93,7 @@ def _without_port(name: str, origin: str) -> str:
 
 def _is_allowed(origin: str) -> bool:
     """Whether the WebUI was told to let this site in."""
-    listed = str(host.flag("cors_allow_origins", "") or "").split(",")
+    listed = [site.strip() for site in str(host.flag("cors_allow_origins", "") or "").split(",") if site.strip()]
     pattern = str(host.flag("cors_allow_origins_regex", "") or "")
     return origin in listed or "*" in listed or bool(pattern and re.fullmatch(pattern, origin))
 
@@ -102,17 +102,16 @@ def _is_allowed(origin: str) -> bool:
 
 
 def _has_password(request: Request) -> bool:
-    known, app = _api_users(), _gradio_app(request)
-    gradio_auth = getattr(app, "auth", None)
-    if not known and gradio_auth is None:
+    known, pages = _api_users(), _pages(request)
+    if not known and not pages:
         return True
     token = request.headers.get(TOKEN_HEADER, "") or request.query_params.get(TOKEN_QUERY, "")
     if token and _equal(token, _token):
         return True
     if name_and_password := _basic(request):
         name, password = name_and_password
-        return _matches(known, name, password) or _gradio_takes(gradio_auth, name, password)
-    return gradio_auth is not None and _has_login(request, app)
+        return _matches(known, name, password) or any(_gradio_takes(page.auth, name, password) for page in pages)
+    return any(_has_login(request, page) for page in pages)
 
 
 def _api_users() -> dict[str, str]:
@@ -121,15 +120,11 @@ def _api_users() -> dict[str, str]:
     return {name.strip(): password for name, _, password in pairs}
 
 
-def _gradio_app(request: Request) -> Any:
-    """The app with gradio's logins: the one asked, or the one mounted in it."""
+def _pages(request: Request) -> list[Any]:
+    """The apps of gradio that ask for a login: the one asked, and those mounted in it."""
     app = request.scope.get("app")
-    if getattr(app, "auth", None) is not None:
-        return app
-    for route in getattr(app, "routes", ()):
-        if getattr(getattr(route, "app", None), "auth", None) is not None:
-            return route.app
-    return app
+    apps = [app, *(getattr(route, "app", None) for route in getattr(app, "routes", ()))]
+    return [app for app in apps if getattr(app, "auth", None) is not None]
 
 
 def _basic(request: Request) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..checkpoints import ModelInfo
 from ..errors import InputError, ModelError, SettingsError
-from ..job_queue import Job, NewJob, open_queue, seed_list
+from ..job_queue import Job, NewJob, Search, open_queue, seed_list
 from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
 from ..queue_store.jobs import parsed
@@ -37,7 +37,7 @@ from .views import files_of, job_brief, model_facts, preset_facts
 
 QUEUE_FILE = "queue.sqlite3"
 PRESETS_FOLDER = "presets"
-_MOST_FILES, _MOST_WAITING, _MOST_AT_ONCE = 500, 200, 1000
+_MOST_FILES, _MOST_WAITING, _MOST_AT_ONCE = 500, 100, 1000
 _CONFLICTS = ("a job that is", "only a waiting job", "a running job can't", "a job moves")
 
 
@@ -70,6 +70,7 @@ class Service:
         self.log, self.so_far = LiveLog(), SoFar()
         self.environment = EnvironmentDesk(self.is_rendering, worker=worker)
         self._models = ModelShelf()
+        self._one_snapshot, self._last_snapshot = threading.Lock(), {"version": ""}
         render = JobRenderer(
             self.queue,
             self.log,
@@ -294,18 +295,26 @@ class Service:
         version = self.version()
         if since and since == version:
             return {"version": version, "changed": False}
+        log = {"next": self.log.next, "lines": self.log.since(log_from)}
+        return {**self._snapshot(version), "time": time.time(), "log": log, "environment": self.environment.state()}
+
+    def _snapshot(self, version: str) -> dict[str, Any]:
+        """The part that all pages get alike: read once for each version, however many watch."""
+        with self._one_snapshot:
+            if self._last_snapshot["version"] != version:
+                self._last_snapshot = self._read_snapshot(version)
+            return self._last_snapshot
+
+    def _read_snapshot(self, version: str) -> dict[str, Any]:
         current = self.runner.current if self.runner else None
-        waiting = self.queue.waiting()
+        waiting = self.queue.search(Search(states=("pending",), order="queue", limit=_MOST_WAITING))
         return {
             "version": version,
             "changed": True,
-            "time": time.time(),
             "queue": self.queue_facts(),
             "running": [self._running_facts(job, current) for job in self.queue.running()],
-            "waiting": [job_brief(job) for job in waiting[:_MOST_WAITING]],
-            "waiting_count": len(waiting),
-            "log": {"next": self.log.next, "lines": self.log.since(log_from)},
-            "environment": self.environment.state(),
+            "waiting": [job_brief(job) for job in waiting.jobs],
+            "waiting_count": waiting.total,
             "host": {"name": host.host_name(), "title": host.host_title()},
         }
 

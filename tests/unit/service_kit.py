@@ -1,0 +1,67 @@
+"""A service on folders of its own with a fake in the worker's place, for the tests of what tab and API share."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deforum_helpers.errors import RenderCancelled
+from deforum_helpers.wan_isolated_env import EnvironmentState
+from deforum_helpers.web import environment
+from deforum_helpers.web.service import Service
+from fake_worker import FakeRenderer
+
+SETTINGS = {
+    "prompts": {"0": "a red ball", "16": "a blue ball"}, "W": 32, "H": 16, "max_frames": 24, "seed": 5, "model": "demo",
+    "batch_name": "batch", "ffmpeg_preset": "ultrafast",
+}  # fmt: skip
+
+
+class Gated(FakeRenderer):
+    """A worker that waits at each clip until it is let on, or cancelled.  at: clips begun."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.at = threading.Semaphore(0), 0
+
+    def run(self, request, on_event=None, cancel=None):
+        self.at += 1
+        while not self.gate.acquire(timeout=0.02):
+            if cancel.is_set():
+                raise RenderCancelled("cancelled")
+        return super().run(request, on_event, cancel)
+
+
+@contextmanager
+def services(tmp_path, monkeypatch) -> Iterator:
+    """make(worker, ...) -> a service; all are closed at the end.  The environment counts as ready."""
+    for name in ("state", "out", "data"):
+        monkeypatch.setenv(f"DEFORUM_WAN_{name.upper()}", str(tmp_path / name))
+    ready = EnvironmentState("ready", "", Path("here"), Path("python"), {"python": "3.11", "torch": "2.13"})
+    monkeypatch.setattr(environment, "check", lambda: ready)
+    made = []
+
+    def make(worker=None, **options):
+        made.append(Service(tmp_path / "data", worker=worker or FakeRenderer(), **options))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.close(10)
+            one.queue.close()
+
+
+def wait_until(true, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def in_state(one, job_id, *states):
+    """The job, once it is in one of these states."""
+    wait_until(lambda: one.queue.job(job_id).state in states)
+    return one.queue.job(job_id)

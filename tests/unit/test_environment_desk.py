@@ -1,0 +1,105 @@
+"""Install, repair and self-test as the tab starts them."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from deforum_helpers.errors import SetupError
+from deforum_helpers.web import environment
+from deforum_helpers.web.faults import Conflict
+from fake_hosts import install
+from fake_worker import FakeRenderer
+from service_kit import SETTINGS, in_state, services, wait_until
+
+
+@pytest.fixture(autouse=True)
+def service(tmp_path, monkeypatch):
+    with services(tmp_path, monkeypatch) as make:
+        yield make
+
+
+class Builder:
+    """Stands in for the build of the environment."""
+
+    def __init__(self, fail=None):
+        self.calls, self.go, self.fail = [], threading.Event(), fail
+
+    def __call__(self, *, report, repair, env):
+        self.calls.append((repair, env))
+        report("[1/5] virtual environment")
+        assert self.go.wait(10)
+        if self.fail:
+            raise self.fail
+        report("[2/5] pip")
+        return Path("python")
+
+
+def desk(builder=None, rendering=lambda: False):
+    return environment.EnvironmentDesk(rendering, builder=builder or Builder(), worker=FakeRenderer())
+
+
+def test_installing_tells_its_log_while_it_runs():
+    builder = Builder()
+    one = desk(builder)
+    one.start("install")
+    wait_until(lambda: one.log.since(0) == ["[1/5] virtual environment"])
+    assert one.state()["work"] == "install"
+    with pytest.raises(Conflict):
+        one.start("repair")
+    builder.go.set()
+    one.join(10)
+    assert (one.state()["work"], one.state()["last"]["ok"]) == ("", True)
+    assert builder.calls[0][0] is False
+
+
+def test_a_failed_installation_says_why():
+    builder = Builder(SetupError("the disk has too little room", next_step="make room"))
+    builder.go.set()
+    one = desk(builder)
+    one.start("repair")
+    one.join(10)
+    assert one.state()["last"]["ok"] is False
+    assert "the disk has too little room" in one.log.since(0)[-1]
+    assert builder.calls[0][0] is True
+
+
+def test_an_installation_can_be_stopped():
+    builder = Builder()
+    one = desk(builder)
+    one.start("install")
+    wait_until(lambda: one.log.since(0))
+    one.stop()
+    builder.go.set()
+    one.join(10)
+    assert one.state()["last"]["text"] == "stopped"
+
+
+def test_nothing_is_installed_under_a_running_job():
+    with pytest.raises(Conflict, match="a job is being rendered"):
+        desk(rendering=lambda: True).start("install")
+
+
+def test_the_hosts_own_choice_of_torch_is_not_ours(monkeypatch, tmp_path):
+    given = {"TORCH_COMMAND": "pip install torch==2.1.2", "PATH": "here"}
+    assert environment.builder_variables(given) == given
+    install(monkeypatch, tmp_path, "a1111")
+    assert environment.builder_variables(given) == {"PATH": "here"}
+
+
+def test_the_self_test_renders_with_the_demo(tmp_path):
+    one = desk()
+    one.start("self-test")
+    one.join(60)
+    assert one.state()["last"]["ok"], one.state()["last"]
+    assert one.state()["last"]["text"].startswith("the self-test passed: 17 frames")
+
+
+def test_jobs_wait_while_the_environment_is_worked_on(service):
+    one = service()
+    builder = Builder()
+    one.environment._builder = builder
+    one.environment.start("install")
+    job_id = one.add([SETTINGS]).jobs[0].id
+    wait_until(lambda: one.queue.job(job_id).progress.get("note", "").startswith("waiting for the install"))
+    builder.go.set()
+    assert in_state(one, job_id, "done", "failed").state == "done"
