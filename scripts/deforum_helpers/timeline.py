@@ -182,6 +182,11 @@ def _check_against(settings: RenderSettings, variant: Variant) -> None:
             f"{variant.title} needs a picture to start from", where="init_image",
             next_step="give one or choose a text-to-video model",
         )  # fmt: skip
+    if settings.continuity == "latents" and not variant.text_input:
+        raise SettingsError(
+            f"{variant.title} starts every clip from a picture", where="continuity", got="latents",
+            allowed="auto, image, cut",
+        )  # fmt: skip
     if settings.continuity == "image" and not variant.image_input:
         raise SettingsError(
             f"{variant.title} takes no picture", where="continuity", got="image", allowed="auto, latents, cut"

@@ -17,7 +17,7 @@ import pytest
 from deforum_helpers import job_queue
 from deforum_helpers.errors import InputError, OutputError, SettingsError
 from deforum_helpers.job_queue import STATES, TRANSITIONS, ClaimLost, Ending, Job, JobQueue, NewJob, Search, seed_list
-from deforum_helpers.queue_store import order, owners, salvage, schema
+from deforum_helpers.queue_store import database, order, owners, salvage, schema
 from deforum_helpers.queue_store.jobs import transition
 from deforum_helpers.queue_store.owners import Owner, Witness
 from deforum_helpers.settings import RenderSettings, settings_to_dict
@@ -638,6 +638,20 @@ def test_a_locked_file_is_said_so(tmp_path):
             with pytest.raises(OutputError, match="held by another program"):
                 queue.add(made())
             assert queue.counts()["pending"] == 1, "reading goes on"
+
+
+def test_a_process_that_hangs_while_opening_is_said_so(queue, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    add(queue, 1)
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
+    with queue.path.with_name("jobs.db.lock").open() as hanging:
+        fcntl.flock(hanging, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="held its lock for too long"):
+            queue.add(made())
+        with closing(JobQueue(queue.path)) as other, pytest.raises(OutputError, match="held its lock"):
+            other.version()
+        assert queue.counts()["pending"] == 1, "reading goes on"
+    assert queue.add(made()).id == 2
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")

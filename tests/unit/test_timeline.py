@@ -403,3 +403,11 @@ def test_the_plan_as_json():
     assert clip["num_frames"] == 33 and clip["prompt"] == "a" and clip["negative_prompt"].startswith("b")
     assert {"index", "start_frame", "end_frame", "guidance_scale", "seed"} <= set(clip)
     assert len(written["schedules"]["guidance_scale"]) == 120
+
+
+def test_a_model_that_needs_a_picture_refuses_to_go_on_from_latents():
+    settings = RenderSettings(
+        prompts={"0": "x"}, width=832, height=480, init_image="start.png", continuity="latents"
+    )
+    with pytest.raises(SettingsError, match="starts every clip from a picture"):
+        plan(settings, VARIANTS["wan2.1-i2v-14B-480P"], 1)

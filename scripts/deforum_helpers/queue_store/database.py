@@ -23,6 +23,8 @@ from .salvage import DAMAGE, finish_salvage, salvage
 
 P, T = ParamSpec("P"), TypeVar("T")
 
+LOCK_SECONDS = 60.0  # how long another process may take to open, check or replace the file
+
 
 class Database:
     """One file.  Operations are functions f(db, ...) that read() or write() run inside a transaction.
@@ -226,44 +228,51 @@ def _in_words(error: sqlite3.Error, path: Path) -> OutputError:
     return OutputError(what, got=text, where=str(path), next_step=next_step)
 
 
+@contextmanager
+def _locked(file: Any, *, shared: bool) -> Iterator[None]:
+    """Held by the system, which lets go of it when the process ends, however it ends.  Raises TimeoutError."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while not _try_lock(file, shared):
+        if time.monotonic() > deadline:
+            raise TimeoutError("another program has held its lock for too long")
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        _unlock(file, shared)
+
+
 if os.name == "nt":
+    import msvcrt
 
-    @contextmanager
-    def _locked(file: Any, *, shared: bool) -> Iterator[None]:
+    def _try_lock(file: Any, shared: bool) -> bool:
         """Windows refuses to move a file that is open elsewhere, so only opening needs the lock."""
-        import msvcrt
-
         if shared:
-            yield
-            return
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                file.seek(0)
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+            return True
         try:
-            yield
-        finally:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+
+    def _unlock(file: Any, shared: bool) -> None:
+        if not shared:
             file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
 
 else:
     import fcntl
 
-    @contextmanager
-    def _locked(file: Any, *, shared: bool) -> Iterator[None]:
-        """Held by the system, which lets go of it when the process ends, however it ends."""
+    def _try_lock(file: Any, shared: bool) -> bool:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+        except BlockingIOError:
+            return False
         except OSError:  # a file system without locks: SQLite's own still guard the contents
-            yield
-            return
-        try:
-            yield
-        finally:
+            return True
+        return True
+
+    def _unlock(file: Any, shared: bool) -> None:
+        with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..checkpoints import ModelInfo
 from ..errors import InputError, ModelError, SettingsError
+from ..job_files import JobFiles
 from ..job_queue import Job, NewJob, Search, open_queue, seed_list
 from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
@@ -38,6 +39,7 @@ from .views import files_of, job_brief, model_facts, preset_facts
 QUEUE_FILE = "queue.sqlite3"
 PRESETS_FOLDER = "presets"
 _MOST_FILES, _MOST_WAITING, _MOST_AT_ONCE = 500, 100, 1000
+_FRAMES_SECONDS = 2.0
 _CONFLICTS = ("a job that is", "only a waiting job", "a running job can't", "a job moves")
 
 
@@ -71,6 +73,7 @@ class Service:
         self.environment = EnvironmentDesk(self.is_rendering, worker=worker)
         self._models = ModelShelf()
         self._one_snapshot, self._last_snapshot = threading.Lock(), {"version": ""}
+        self._frames: dict[Path, tuple[float, int]] = {}
         render = JobRenderer(
             self.queue,
             self.log,
@@ -331,7 +334,7 @@ class Service:
         """A running job.  frames: finished so far; so_far: their video; here: whether this process renders it."""
         files = files_of(job)
         has_preview = bool(files and files.preview.is_file())
-        finished = len(files.pictures()) if files else 0
+        finished = self._frames_finished(files) if files else 0
         return {
             **job_brief(job),
             "here": current is not None and current.id == job.id,
@@ -339,6 +342,14 @@ class Service:
             "preview": f"jobs/{job.id}/files/preview" if has_preview else "",
             "so_far": f"jobs/{job.id}/files/so_far" if finished else "",
         }
+
+    def _frames_finished(self, files: JobFiles) -> int:
+        """Counted again only now and then: a long video has tens of thousands of files."""
+        key, now = files.result(""), time.monotonic()
+        counted = self._frames.get(key)
+        if counted is None or now - counted[0] > _FRAMES_SECONDS:
+            self._frames = {key: (counted := (now, len(files.pictures())))}
+        return counted[1]
 
     def environment_facts(self) -> dict[str, Any]:
         """All about the environment: state, GPUs, folders."""
