@@ -197,8 +197,9 @@
 
         store.listen((names, origin) => dw.showFields(names, origin));
         document.addEventListener("focusout", (event) => {
-            const name = event.target.closest && event.target.closest("[data-field]");
-            if (name && dw.app && dw.app.contains(event.target)) dw.showFields([name.dataset.field]);
+            const holder = event.target.closest && event.target.closest("[data-field]");
+            const leaves = holder && dw.app && dw.app.contains(holder) && !holder.contains(event.relatedTarget);
+            if (leaves) dw.showFields([holder.dataset.field]);
         });
     };
 })();

@@ -46,7 +46,8 @@
             if (json.value !== text && document.activeElement !== json) json.value = text;
             const found = pairs(text);
             table.classList.toggle("dw-unread", !found);
-            if (found) {
+            // Drawn anew only where something else stands: who types in a cell keeps it.
+            if (found && (!body.firstChild || JSON.stringify(found) !== JSON.stringify(rows))) {
                 rows = found;
                 draw();
             }

@@ -236,8 +236,8 @@ def test_presets(page) -> None:
     page.select_option("#deforum_wan_preset", "mine")
     page.wait_for_function("() => window.deforumWan.store.values.num_inference_steps === '8'")
     page.click(".dw-presets >> text=⋯")
-    page.click("text=Delete")
-    page.click(".dw-dialog >> text=Delete")
+    page.click(".dw-menu >> text=Delete")
+    page.click(".dw-dialog .dw-danger")
     page.wait_for_selector("#deforum_wan_preset option[value=mine]", state="detached")
 
 

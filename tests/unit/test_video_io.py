@@ -75,7 +75,8 @@ def test_each_codec_keeps_every_frame_rate_and_tag(tmp_path, codec):
     if codec not in usable_codecs():
         pytest.skip(f"this ffmpeg has no {codec}")
     path = tmp_path / f"v{CODECS[codec].suffix}"
-    tags = {"title": "a; b = #1", "comment": json.dumps({"prompt": 'say "船" \\ or\n=;#', "long": "=; " * 40_000}), "seed": "7"}
+    comment = json.dumps({"prompt": 'say "船" \\ or\n=;#', "long": "=; " * 40_000})
+    tags = {"title": "a; b = #1", "comment": comment, "seed": "7"}
     frames = grey_steps(19)
     assert encode_video(frames, path, VideoOptions(fps=23.976, codec=codec, preset="ultrafast", metadata=tags)) == 19
     assert count_frames(path) == 19

@@ -24,6 +24,7 @@ _MOST_ENTRIES = 50_000
 _SKIPPED = frozenset({"blobs", "refs", ".git", "__pycache__", "node_modules", "venv"})
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\.\w+)$")
 _INDEX = ".index.json"
+_NO_ADDED_TOKENS = re.compile(rb'"added_tokens"\s*:\s*\[\s*\]')
 
 
 @dataclass
@@ -187,6 +188,8 @@ def _tokenizer(folder: Path, files: list[str]) -> PartInfo | None:
             size = path.stat().st_size
         except OSError:
             continue
+        if _NO_ADDED_TOKENS.search(opening):  # then what comes first are rules that name tokens in any order
+            opening = opening[max(0, opening.find(b'"vocab"')) :]
         pad, end = opening.find(b"<pad>"), opening.find(b"</s>")
         first = opening.find(b"<s>")
         if 0 <= pad < end and (first < 0 or first > end):

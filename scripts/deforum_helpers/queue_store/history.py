@@ -59,7 +59,8 @@ def find(db: sqlite3.Connection, search: Search) -> Page:
         values.append(search.batch)
     where = " AND ".join(terms)
     total = db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()[0]
-    page = f"{where} ORDER BY {_ORDERS[search.order]} LIMIT ? OFFSET ?"
+    order = _ORDERS[search.order]  # of numbers first: sorting whole rows takes ten times as long
+    page = f"id IN (SELECT id FROM jobs WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?) ORDER BY {order}"
     return Page(tuple(select(db, page, *values, max(0, search.limit), max(0, search.offset))), total)
 
 

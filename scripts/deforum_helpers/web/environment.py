@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..environment_build import build
 from ..errors import DeforumWanError, RenderCancelled
 from ..progress import Progress, words_for_seconds
 from ..render_wan import render_wan
@@ -44,7 +43,7 @@ class EnvironmentDesk:
         self,
         is_rendering: Callable[[], bool],
         *,
-        builder: Callable[..., Path] = build,
+        builder: Callable[..., Path] | None = None,
         worker: ClipRenderer | None = None,
     ) -> None:
         self.log = LiveLog(2000)
@@ -112,8 +111,10 @@ class EnvironmentDesk:
 
     def _install(self, *, repair: bool) -> str:
         """Build the environment; its Python's files can't be replaced while a worker runs on them."""
+        from ..environment_build import build  # not paid for at a WebUI's launch
+
         close_shared_worker()
-        python = self._builder(report=self._say, repair=repair, env=builder_variables())
+        python = (self._builder or build)(report=self._say, repair=repair, env=builder_variables())
         return f"the environment is ready: {python}"
 
     def _self_test(self) -> str:
