@@ -44,11 +44,11 @@ def sheet(clips: Tensor, captions: list[str], file: Path, count: int = 5) -> Non
     page.save(file, optimize=True)
 
 
-def animation(videos: Tensor, file: Path, scale: int = 2, colours: int = 96) -> None:
+def animation(videos: Tensor, file: Path, scale: int = 2) -> None:
     """Four chains in a square, looping.  videos: uint8 [4, F, H, W, 3]; every second frame is shown."""
     top, bottom = torch.cat([videos[0], videos[1]], dim=2), torch.cat([videos[2], videos[3]], dim=2)
     square = torch.cat([top, bottom], dim=1)[::2]
     size = (square.shape[2] * scale, square.shape[1] * scale)
     images = [Image.fromarray(frame.numpy()).resize(size, Image.Resampling.BICUBIC) for frame in square]
-    frames = [image.quantize(colours, dither=Image.Dither.NONE) for image in images]
+    frames = [image.quantize(256, kmeans=1, dither=Image.Dither.NONE) for image in images]
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=125, loop=0, optimize=True)

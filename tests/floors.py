@@ -76,7 +76,12 @@ def floor_of(name: str) -> str:
 # Imports modules while an audit hook listens for what an import must not do.
 _PROBE = """
 import importlib, json, os, sys
-scripts, names = sys.argv[1], json.loads(sys.argv[2])
+scripts, names, beforehand = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+for name in beforehand:  # what these do when they are imported is not ours
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
 sys.path.insert(0, scripts)
 before, path, acts = dict(os.environ), list(sys.path), []
 
@@ -103,12 +108,18 @@ print(json.dumps({
 """
 
 
-def import_in_fresh_interpreter(names: list[str], python: Path | str = sys.executable) -> dict[str, list[str]]:
-    """Import modules in a fresh interpreter: what they did on the way, and which packages came along."""
+def import_in_fresh_interpreter(
+    names: list[str], python: Path | str = sys.executable, *, beforehand: tuple[str, ...] = ()
+) -> dict[str, list[str]]:
+    """Import modules in a fresh interpreter: what they did on the way, and which packages came along.
+
+    beforehand: packages to import first, unwatched.
+    """
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [str(python), "-c", _PROBE, str(SCRIPTS), json.dumps(names)], capture_output=True, text=True, env=env
-    )
+        [str(python), "-c", _PROBE, str(SCRIPTS), json.dumps(names), json.dumps(beforehand)],
+        capture_output=True, text=True, env=env,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

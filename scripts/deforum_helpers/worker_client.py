@@ -235,8 +235,10 @@ class Worker:
             if isinstance(event, Hello) or event.id != request_id:
                 continue
             if isinstance(event, Failed):
-                self._log.add(event.detail)
-                raise _RequestEnded(error_from_kind(event.kind, event.message))
+                error = error_from_kind(event.kind, event.message)
+                if not isinstance(error, RenderCancelled):
+                    self._log.add(event.detail)
+                raise _RequestEnded(error)
             if isinstance(event, Step):
                 self._step_seconds = max(self._step_seconds, event.seconds)
             on_event(event)

@@ -97,7 +97,7 @@ def test_the_host_side_imports_without_torch_and_without_doing_anything() -> Non
 
 
 def test_the_face_imports_without_torch_and_without_doing_anything() -> None:
-    found = import_in_fresh_interpreter(module_names("face"))
+    found = import_in_fresh_interpreter(module_names("face"), beforehand=("fastapi", "gradio"))
     assert (found["acts"], found["heavy"]) == ([], [])
 
 

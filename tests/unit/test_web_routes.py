@@ -123,7 +123,8 @@ def test_half_a_character_in_an_answer_hurts_nobody():
         (lambda f: f.whole("x"), True), (lambda f: f.whole("x"), 1.5), (lambda f: f.whole("x", least=0), -1),
         (lambda f: f.flag("x"), 1), (lambda f: f.flag("x"), "true"), (lambda f: f.object("x"), []),
         (lambda f: f.objects("x"), [{}, 1]), (lambda f: f.wholes("x"), [1, True]), (lambda f: f.wholes("x"), "1"),
-        (lambda f: f.wholes("x", most=1), [1, 2]), (lambda f: f.choice("x", ("a",)), "b"), (lambda f: f.text("x"), None),
+        (lambda f: f.wholes("x", most=1), [1, 2]), (lambda f: f.choice("x", ("a",)), "b"),
+        (lambda f: f.text("x"), None),
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind(take, value):
