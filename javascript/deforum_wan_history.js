@@ -11,7 +11,7 @@
         const search = h("input", { type: "search", placeholder: "words, or #number", "aria-label": "Search the history" });
         const filter = h("select", { "aria-label": "Which jobs" }, h("option", { value: "" }, "all"),
             ENDED.map((state) => h("option", { value: state }, state)), h("option", { value: "★" }, "★ bookmarked"));
-        const list = h("div.dw-jobs", { role: "list" });
+        const list = h("div.dw-jobs.dw-ended-jobs", { role: "list" });
         const foot = h("div.dw-row.dw-foot");
         let count = PAGE, drawn = "", visible = false;
 

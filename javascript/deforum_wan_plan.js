@@ -36,7 +36,7 @@
 
         function show(answer) {
             const found = {};
-            for (const problem of answer.errors) if (!found[problem.field]) found[problem.field] = problem.message;
+            for (const problem of answer.errors) if (!found[problem.field]) found[problem.field] = words(problem);
             dw.showErrors(found);
             dw.showKeyframes(answer);
             picture.classList.toggle("dw-old", !answer.plan);
@@ -48,6 +48,13 @@
             dw.fill(notes, answer.notes.map((note) => h("li", {}, note)));
             for (const name of Object.keys(curves)) drawCurve(name, answer.plan);
             dw.showProblem(answer.errors);
+        }
+
+        // At its field an error needs neither the field's name nor the value; one in a schedule says where in it.
+        function words(problem) {
+            if (problem.keyframe || problem.column || !problem.what) return problem.message;
+            if (/, line \d/.test(problem.message)) return problem.message;
+            return [problem.what, problem.next_step || (problem.allowed && `allowed: ${problem.allowed}`)].filter(Boolean).join("; ");
         }
 
         // The server's SVG as elements; parsed as XML, so that nothing in it is run.

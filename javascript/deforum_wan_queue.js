@@ -14,7 +14,7 @@
 
     parts.queue = function (dw) {
         const { h } = dw;
-        const list = h("div.dw-jobs", { role: "list" });
+        const list = h("div.dw-jobs.dw-waiting-jobs", { role: "list" });
         const head = h("div.dw-row.dw-queue-head");
         const banner = h("div");
         let dragged = null, drawn = "";
@@ -104,8 +104,7 @@
                 event.dataTransfer.setData("text/plain", `job ${job.id}`);
             });
             row.addEventListener("dragend", () => { dragged = null; drawn = ""; if (dw.state) show(dw.state); });
-            const behind = (event) => event.offsetY > row.clientHeight / 2 && event.target.closest(".dw-job") === row
-                && event.clientY > row.getBoundingClientRect().top + row.clientHeight / 2;
+            const behind = (event) => event.clientY > row.getBoundingClientRect().top + row.clientHeight / 2;
             row.addEventListener("dragover", (event) => {
                 if (!dragged || dragged === job.id) return;
                 event.preventDefault();

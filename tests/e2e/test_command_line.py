@@ -54,6 +54,8 @@ def test_a_second_ctrl_c_leaves_at_once(settings_file, tmp_path):
             break
     _, err = render.communicate(timeout=30)
     assert render.returncode == 130
+    assert "error: interrupted; --resume goes on" in err
+    assert "stopped" not in err  # that would be the orderly way
     assert "Traceback" not in err
 
 

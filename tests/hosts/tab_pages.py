@@ -18,7 +18,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GENERATIONS = ("gradio3", "gradio4", "standalone")
-START_SECONDS, WAIT = 240, 60_000  # on a busy machine
+START_SECONDS, WAIT = 240, 30_000  # on a busy machine
 OPEN_ALL_AROUND = (
     "from => { for (let at = from; at; at = at.parentElement) if (at.tagName === 'DETAILS') at.open = true }"
 )

@@ -123,7 +123,7 @@ WRONG = [
     ("width", "100", "multiple of 16"),
     ("max_frames", "0", "out of range"),
     ("fps", "-1", "out of range"),
-    ("guidance_scale", "0: (7*)", "guidance_scale"),
+    ("guidance_scale", "0: (7*)", "keyframe 0"),
     ("num_inference_steps", "0: (4), 9: (nosuch(t))", "nosuch"),
     ("batch_name", "../../etc", "not usable"),
     ("init_image", "/no/such/picture.png", "no such file"),

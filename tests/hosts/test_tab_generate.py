@@ -10,7 +10,7 @@ from tab_pages import opened, set_field, values
 
 pytestmark = pytest.mark.timeout(900)
 
-SMALL = {"max_frames": "33", "num_inference_steps": "6", "seed": "7"}
+SLOW = {"max_frames": "33", "num_inference_steps": "900", "seed": "7"}
 
 
 def test_edit_generate_watch_and_play(webui, browser) -> None:
@@ -22,9 +22,13 @@ def test_edit_generate_watch_and_play(webui, browser) -> None:
         edit(page)
         page.click("#deforum_wan_generate")
         page.wait_for_selector(".dw-status:has-text('step ')")
-        assert re.search(r"job \d+ · clip 1 of \d · step \d of 6", page.inner_text(".dw-status"))
+        assert re.search(r"job \d+ · clip 1 of \d · step \d+ of 900", page.inner_text(".dw-status"))
         page.wait_for_selector("img.dw-frame")
         watch_elsewhere(webui, browser)
+        page.click("text=Stop, keep frames")
+        page.wait_for_selector(".dw-status:has-text('cancelled')")
+        set_field(page, "num_inference_steps", "4")
+        page.keyboard.press("Control+Enter")
         play(page)
         page.reload()
         play(page)
@@ -36,7 +40,7 @@ def edit(page) -> None:
     page.click("role=tab[name=Table]")
     assert page.locator(".dw-table tbody tr").count() == 2
     assert page.input_value("tbody tr:nth-child(2) td.dw-not textarea") == "blurry"
-    for name, value in SMALL.items():
+    for name, value in SLOW.items():
         set_field(page, name, value)
     page.wait_for_selector("svg.dw-timeline[data-frames='33']")
     assert page.locator("svg.dw-timeline .dw-prompt").count() == 2

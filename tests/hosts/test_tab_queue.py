@@ -30,38 +30,38 @@ def _empty(standalone, page):
         standalone.ask("POST", "jobs/delete", {"ids": ended})
     page.evaluate("() => { window.deforumWan.notices.replaceChildren(); window.deforumWan.poll(); }")
     page.click("role=tab[name=Queue]")
-    page.wait_for_selector(".dw-queue .dw-empty")
+    page.wait_for_selector(".dw-waiting-jobs .dw-empty")
 
 
 def add(page, standalone, *names: str) -> None:
     for name in names:
         standalone.ask("POST", "jobs", {"settings": {"prompts": {"0": f"a {name}"}, "max_frames": 17}, "name": name})
     page.evaluate("() => window.deforumWan.poll()")
-    page.wait_for_function(f"() => document.querySelectorAll('.dw-queue [data-job]').length === {len(names)}")
+    page.wait_for_function(f"() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === {len(names)}")
 
 
 def order(page) -> list[str]:
-    return [title.split(" ", 1)[1] for title in page.locator(".dw-queue .dw-job-title").all_inner_texts()]
+    return [title.split(" ", 1)[1] for title in page.locator(".dw-waiting-jobs .dw-job-title").all_inner_texts()]
 
 
 def shows(page, *names: str) -> None:
     page.wait_for_function(
-        "names => [...document.querySelectorAll('.dw-queue .dw-job-title')]"
+        "names => [...document.querySelectorAll('.dw-waiting-jobs .dw-job-title')]"
         ".map((one) => one.textContent.replace(/^.*?#\\d+ /, '')).join() === names",
         arg=",".join(names),
     )
 
 
 def row(page, name: str):
-    return page.locator(".dw-job", has=page.locator(f".dw-job-title:has-text('{name}')"))
+    return page.locator(".dw-job:visible", has=page.locator(f".dw-job-title:has-text('{name}')"))
 
 
 def test_add_by_key_and_by_button(page, standalone) -> None:
     page.click("#deforum_wan_max_frames")
     page.keyboard.press("Control+e")
-    page.wait_for_selector(".dw-queue [data-job]")
+    page.wait_for_selector(".dw-waiting-jobs [data-job]")
     page.click("#deforum_wan_enqueue")
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job]').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 2")
     job = standalone.ask("GET", "jobs?states=pending")["jobs"][0]
     assert (job["width"], job["height"], job["max_frames"]) == (128, 80, 81)
     assert "paused" in page.inner_text(".dw-queue .dw-banner").lower()
@@ -87,7 +87,7 @@ def test_edit_a_waiting_job(page, standalone) -> None:
     assert json.loads(values(page)["prompts"]) == {"0": "a one"}
     set_field(page, "max_frames", "33")
     page.click("text=Save changes to job")
-    page.wait_for_selector(".dw-queue .dw-job:has-text('33 frames')")
+    page.wait_for_selector(".dw-waiting-jobs .dw-job:has-text('33 frames')")
     assert page.locator("#deforum_wan_generate").count() == 1
 
 
@@ -95,16 +95,16 @@ def test_cancel_history_search_retry_delete(page, standalone) -> None:
     add(page, standalone, "one", "two")
     row(page, "one").locator("[title='Cancel']").click()
     row(page, "two").locator("[title='Cancel']").click()
-    page.wait_for_selector(".dw-queue .dw-empty")
+    page.wait_for_selector(".dw-waiting-jobs .dw-empty")
     page.click("role=tab[name=History]")
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job] .dw-cancelled').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.dw-ended-jobs .dw-cancelled').length === 2")
     page.fill("[aria-label='Search the history']", "two")
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job] .dw-cancelled').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.dw-ended-jobs .dw-cancelled').length === 1")
     row(page, "two").locator("[title^='Bookmark']").click()
     row(page, "two").locator("text=★").first.wait_for()
     page.fill("[aria-label='Search the history']", "")
     page.select_option("[aria-label='Which jobs']", "★")
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job] .dw-cancelled').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.dw-ended-jobs .dw-cancelled').length === 1")
     page.select_option("[aria-label='Which jobs']", "")
     row(page, "one").locator("[title=More]").click()
     page.click("text=Delete (its files stay)")
@@ -112,15 +112,15 @@ def test_cancel_history_search_retry_delete(page, standalone) -> None:
     row(page, "one").wait_for(state="detached")
     row(page, "two").locator("text=Resume").click()
     page.click("role=tab[name=Queue]")
-    page.wait_for_selector(".dw-queue .dw-job:has-text('two')")
+    page.wait_for_selector(".dw-waiting-jobs .dw-job:has-text('two')")
 
 
 def test_menu_duplicate_rename_use_settings(page, standalone) -> None:
     add(page, standalone, "one")
     row(page, "one").locator("[title=More]").click()
     page.click("text=Duplicate >> nth=0")
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job]').length === 2")
-    page.locator(".dw-queue [data-job]").last.locator("[title=More]").click()
+    page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 2")
+    page.locator(".dw-waiting-jobs [data-job]").last.locator("[title=More]").click()
     page.click("text=Rename…")
     page.fill(".dw-dialog input", "<b>renamed</b>")
     page.click(".dw-dialog .dw-primary")
@@ -139,7 +139,7 @@ def test_grid(page, standalone) -> None:
     page.wait_for_selector(".dw-dialog:has-text('6 jobs')")
     page.fill(".dw-dialog [aria-label='Name of the batch']", "grid")
     page.click(".dw-dialog .dw-primary")
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job]').length === 6")
+    page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 6")
     jobs = standalone.ask("GET", "jobs?states=pending")["jobs"]
     assert sorted({job["seed"] for job in jobs}) == [5, 7, 8]
 
@@ -152,7 +152,7 @@ def test_files_export_import(page, standalone, tmp_path) -> None:
     with page.expect_file_chooser() as chooser:
         page.click("text=Add files…")
     chooser.value.set_files([str(file) for file in files])
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job]').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 2")
     with page.expect_download() as download:
         page.click(".dw-foot >> text=Export")
     exported = tmp_path / "queue.json"
@@ -160,7 +160,7 @@ def test_files_export_import(page, standalone, tmp_path) -> None:
     with page.expect_file_chooser() as chooser:
         page.click("text=Import… >> nth=0")
     chooser.value.set_files(str(exported))
-    page.wait_for_function("() => document.querySelectorAll('.dw-queue [data-job]').length === 4")
+    page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 4")
 
 
 def test_options_are_kept_and_checked(page, standalone) -> None:
@@ -180,6 +180,6 @@ def test_options_are_kept_and_checked(page, standalone) -> None:
 def test_a_second_browser_shows_the_same(page, standalone, browser) -> None:
     add(page, standalone, "one")
     with opened(browser, standalone.url) as other:
-        other.wait_for_selector(".dw-queue .dw-job:has-text('one')")
+        other.wait_for_selector(".dw-waiting-jobs .dw-job:has-text('one')")
         row(other, "one").locator("[title='Cancel']").click()
-        page.wait_for_selector(".dw-queue .dw-empty")
+        page.wait_for_selector(".dw-waiting-jobs .dw-empty")

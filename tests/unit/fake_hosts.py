@@ -64,13 +64,18 @@ class SharedModule(ModuleType):
 
 def install(monkeypatch, tmp_path, name, **flags):
     """Make this process look like that WebUI.  Returns what the tests look at."""
-    told, data = [], tmp_path / "webui"
+    told, pending, data = [], {}, tmp_path / "webui"
     (data / "models").mkdir(parents=True, exist_ok=True)
     state, lock = FakeState(), FifoLock()
     shared = SharedModule("modules.shared")
     shared.state, shared.opts = state, SimpleNamespace()
     shared.cmd_opts = SimpleNamespace(**flags)
     shared.demo = SimpleNamespace(server=SimpleNamespace(should_exit=False))
+
+    def queued(task):
+        told.append(("queued", task))
+        pending[task] = 1.0
+
     tree = {
         "modules": ModuleType("modules"), "modules.shared": shared,
         "modules.call_queue": _module("modules.call_queue", queue_lock=lock),
@@ -79,7 +84,7 @@ def install(monkeypatch, tmp_path, name, **flags):
             default_output_dir=str(data / ("output" if name == "forge-classic" else "outputs")),
         ),
         "modules.progress": _module(
-            "modules.progress", pending_tasks={}, add_task_to_queue=lambda task: told.append(("queued", task)),
+            "modules.progress", pending_tasks=pending, add_task_to_queue=queued,
             start_task=lambda task: told.append(("started", task)),
             finish_task=lambda task: told.append(("finished", task)),
         ),
@@ -102,7 +107,9 @@ def install(monkeypatch, tmp_path, name, **flags):
         tree["modules_forge.forge_version"] = _module("modules_forge.forge_version", version=version[name])
     for module, content in tree.items():
         monkeypatch.setitem(sys.modules, module, content)
-    return SimpleNamespace(state=state, lock=lock, told=told, data=data, shared=shared, tree=tree)
+    return SimpleNamespace(
+        state=state, lock=lock, told=told, pending=pending, data=data, shared=shared, tree=tree
+    )  # fmt: skip
 
 
 def _module(name, **content):

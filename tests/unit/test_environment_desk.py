@@ -103,3 +103,25 @@ def test_jobs_wait_while_the_environment_is_worked_on(service):
     wait_until(lambda: one.queue.job(job_id).progress.get("note", "").startswith("waiting for the install"))
     builder.go.set()
     assert in_state(one, job_id, "done", "failed").state == "done"
+
+
+def test_the_gpus_that_the_driver_sees(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.gpus() == []
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559, 80994, 550.54.15'\necho 'GB10, [N/A], [N/A], 580.1'\n"
+    )
+    tool.chmod(0o755)
+    assert environment.gpus() == [
+        {"name": "NVIDIA H100 80GB HBM3", "memory": 81559 << 20, "free": 80994 << 20, "driver": "550.54.15"},
+        {"name": "GB10", "memory": 0, "free": 0, "driver": "580.1"},
+    ]
+    tool.write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
+    assert environment.gpus() == []
+
+
+def test_a_worker_that_was_named_counts_as_an_environment(monkeypatch):
+    monkeypatch.setenv("DEFORUM_WAN_WORKER_PYTHON", "my/python")
+    state = desk().state()
+    assert (state["ready"], "my/python" in state["text"]) == (True, True)

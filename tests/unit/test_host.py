@@ -141,10 +141,12 @@ def test_it_waits_its_turn_behind_the_hosts_own_work(monkeypatch, tmp_path):
     thread = threading.Thread(target=render)
     thread.start()
     wait_until(lambda: said)
+    assert list(fake.pending) == ["task(x)"]
     order.append("theirs")
     fake.lock.release()
     thread.join(5)
     assert order == ["theirs", "ours"]
+    assert fake.pending == {}
     assert said == ["waiting for the WebUI to finish its own work"]
     assert not fake.lock.locked()
 
@@ -165,8 +167,9 @@ def test_a_cancel_ends_the_waiting_and_leaves_the_lock_to_others(monkeypatch, tm
     cancel.set()
     thread.join(5)
     assert ended == ["cancelled"]
+    assert fake.pending == {}
     fake.lock.release()
-    wait_until(lambda: not fake.lock.locked())
+    wait_until(lambda: not any(other.name == "deforum-wan-turn" for other in threading.enumerate()))
     assert fake.lock.acquire(False)
 
 

@@ -111,9 +111,10 @@ def test_what_cant_be_done_as_things_stand_is_a_conflict(service):
 
 
 def test_every_wrong_field_is_told_and_the_timeline_stays(service):
-    shown = service(run=False).plan({**SETTINGS, "fps": "fast", "W": 33, "cfg_scale_schedule": "0: (5", "crf": 99})
+    shown = service(run=False).plan({**SETTINGS, "fps": "fast", "W": 33, "cfg_scale_schedule": "0: (5", "crf": 99,
+                                    "soundtrack": "no/such.mp3"})  # fmt: skip
     assert not shown["ok"]
-    assert {error["field"] for error in shown["errors"]} == {"fps", "width", "guidance_scale", "crf"}
+    assert {error["field"] for error in shown["errors"]} == {"fps", "width", "guidance_scale", "crf", "soundtrack"}
     assert shown["plan"]["clip_count"] == 2
     assert shown["svg"].startswith("<svg")
 

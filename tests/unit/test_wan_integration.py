@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from deforum_helpers import wan_integration
 from deforum_helpers.errors import InputError, ModelError, RenderCancelled
 from deforum_helpers.frames import read_png
 from deforum_helpers.wan_integration import WanVideoGenerator
@@ -107,14 +108,13 @@ def test_it_can_be_stopped_and_tells_its_progress():
     assert seen[-1].phase == "done"
 
 
-def test_a_worker_that_was_handed_in_is_not_closed():
-    class Closing(FakeRenderer):
-        closed = False
-
-        def close(self):
-            self.closed = True
-
-    worker = Closing()
-    with generator(worker):
+def test_only_the_shared_worker_is_closed_with_the_generator(monkeypatch):
+    closed = []
+    monkeypatch.setattr(wan_integration, "close_shared_worker", lambda: closed.append("shared"))
+    monkeypatch.setattr(FakeRenderer, "close", lambda self: closed.append("mine"))
+    with generator():
         pass
-    assert not worker.closed
+    assert closed == []
+    with WanVideoGenerator("demo"):
+        pass
+    assert closed == ["shared"]

@@ -138,7 +138,10 @@ def gpu_of_host(task: str, wanted_off: Callable[[], bool], say: Callable[[str], 
         yield
         return
     tell_progress("add_task_to_queue", task)
-    _acquire(lock, wanted_off, say)
+    try:
+        _acquire(lock, wanted_off, say)
+    finally:
+        getattr(host_module("modules.progress"), "pending_tasks", {}).pop(task, None)
     try:
         put_back = free_gpu(say)
         try:

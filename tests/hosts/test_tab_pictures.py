@@ -1,0 +1,87 @@
+"""Pictures of the tab in each state, for docs/tab: with DEFORUM_WAN_PICTURES=1 they are written there.
+
+Without it they go to a temporary folder, and the test holds only that each state can be reached and nothing overflows.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tab_pages import ROOT, opened, set_field
+
+pytestmark = pytest.mark.timeout(900)
+
+THEMES = {"gradio3": "light", "gradio4": "dark", "standalone": "light"}
+
+
+@pytest.fixture
+def shot(tmp_path):
+    folder = ROOT / "docs" / "tab" if os.environ.get("DEFORUM_WAN_PICTURES") else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page, name: str) -> Path:
+        page.evaluate(
+            "() => { window.deforumWan.notices.replaceChildren(); document.activeElement.blur(); scrollTo(0, 0); }"
+        )
+        page.wait_for_timeout(400)
+        wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{name} is {wide} pixels wider than the window"
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+        return folder / f"{name}.png"
+
+    return take
+
+
+def test_first_look_in_each_generation(webui, browser, shot) -> None:
+    with opened(browser, webui.url, theme=THEMES[webui.generation]) as page:
+        shot(page, f"first_{webui.generation}_{THEMES[webui.generation]}")
+
+
+def test_every_state(standalone, browser, shot) -> None:
+    with opened(browser, standalone.url) as page:
+        set_field(page, "strength", "0: (1), 40: (1), 41: (0), 42: (1)")
+        set_field(page, "guidance_scale", "0: (4), 40: (7*(1+sin(t/8))/2+1), 70: (5)")
+        set_field(page, "width", "100")
+        page.wait_for_selector("[data-field=width].dw-wrong")
+        shot(page, "schedules_and_an_error")
+        page.evaluate("() => window.deforumWan.resetForm()")
+        page.evaluate("() => document.querySelectorAll('details.dw-section').forEach((one) => { one.open = false; })")
+        page.evaluate("() => { document.querySelector('#deforum_wan_environment').open = true; }")
+        page.wait_for_selector("#deforum_wan_environment dd")
+        shot(page, "environment")
+        page.evaluate("() => { document.querySelector('#deforum_wan_environment').open = false; }")
+        set_field(page, "num_inference_steps", "400")
+        page.evaluate("() => document.querySelectorAll('details.dw-section').forEach((one) => { one.open = false; })")
+        page.click("#deforum_wan_generate")
+        page.click("#deforum_wan_enqueue")
+        page.click("#deforum_wan_enqueue")
+        page.wait_for_selector("img.dw-frame")
+        page.wait_for_selector(".dw-strip svg")
+        page.wait_for_function("() => document.querySelector('img.dw-frame').naturalWidth > 0")
+        shot(page, "running")
+        with opened(browser, standalone.url, width=2560, height=1300, theme="dark") as wide:
+            wide.wait_for_selector("img.dw-frame")
+            wide.wait_for_function("() => document.querySelector('img.dw-frame').naturalWidth > 0")
+            shot(wide, "running_wide_dark")
+        page.click("text=Stop, keep frames")
+        page.wait_for_selector(".dw-status:has-text('cancelled')")
+        waiting = [job["id"] for job in standalone.ask("GET", "jobs?states=pending")["jobs"]]
+        standalone.ask("POST", "jobs/cancel", {"ids": waiting})
+        set_field(page, "num_inference_steps", "14")
+        page.evaluate("() => document.querySelectorAll('details.dw-section').forEach((one) => { one.open = false; })")
+        page.click("#deforum_wan_generate")
+        page.wait_for_selector("video.dw-frame", timeout=240_000)
+        page.wait_for_function("() => document.querySelector('video.dw-frame').readyState >= 2")
+        page.click("role=tab[name=History]")
+        page.wait_for_selector(".dw-ended-jobs .dw-done")
+        shot(page, "done_and_history")
+        page.locator(".dw-ended-jobs [title=More]").first.click()
+        page.click("text=Details: files, settings, error")
+        page.wait_for_selector(".dw-files button")
+        shot(page, "details")
+    with opened(browser, standalone.url, theme="dark") as page:
+        page.click("text=Add as grid…")
+        page.wait_for_selector(".dw-grid-rows")
+        shot(page, "grid_dark")
