@@ -261,3 +261,7 @@ def main() -> None:
     service = Service(channel)
     for request in channel.requests():
         service.answer(request)
+
+
+if __name__ == "__main__":
+    main()

@@ -230,7 +230,7 @@ def test_too_little_room_is_told_before_anything_is_fetched(
 
 def test_a_place_that_cannot_be_made_is_told(tmp_path: Path, project: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SetupError, match="can't be made or written; got .*DEFORUM_WAN_ENV"):
+    with pytest.raises(SetupError, match=r"can't be made or written; got .*DEFORUM_WAN_ENV"):
         build(tmp_path / "file" / "environment", report=silent, env=ENV, run=FakeMachine(), folder=project)
 
 
