@@ -78,7 +78,8 @@ class WanFlowMatchingPipeline:
     def render(self, request: ClipRequest, on_step: OnStep, on_decode: OnDecode) -> RenderedClip:
         """Sample a clip's latents, put them on disk, decode them on from the clips before, write its frames.
 
-        on_step(step, sigma, clean latents [1, z, T, h, w]) after each step; on_decode(latents done) after each chunk.
+        on_step(step, sigma, clean latents [1, z, T, h, w]) after each step; on_decode(latents done) before the first
+        chunk and after each.
         Latents that this very request has put on disk before (a render broken off in its decode) are used as they are.
         """
         clip, fingerprint = RenderedClip(self.frames_of(request)), request.fingerprint()
@@ -199,6 +200,7 @@ class WanFlowMatchingPipeline:
         The decoder remembers the stream's last frames.  If it last decoded something else (another shot, or this is
         a new process), it goes through the stream again first, in the same chunks, so the result is the same.
         """
+        on_decode(0)
         state = self.decoder_state(request.stream)
         drop, done = int(request.drop_first), 0
         for frames in self.vae.decode(latents, state, self.memory.latents_per_chunk):

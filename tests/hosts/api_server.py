@@ -46,6 +46,7 @@ def main() -> None:
     if asked.get("original"):
         app.add_api_route("/deforum_api/jobs", lambda: {"original": True})
     with_host_middleware(app)
+    app.openapi()  # somebody has looked at the schema before we come
     api.on_app_started(object() if asked.get("page") else None, app)
     api.on_app_started(None, app)  # once more must change nothing
     print(json.dumps({"port": port or serve(app)}), flush=True)  # gradio has printed lines of its own before

@@ -1,6 +1,7 @@
 """Ranges of bytes, and files that change while they are served."""
 
 import asyncio
+import os
 
 import pytest
 from deforum_helpers.web.faults import NotFound
@@ -99,6 +100,13 @@ def test_folders_and_missing_files_are_not_found(tmp_path):
     for path in (tmp_path, tmp_path / "missing", tmp_path / "null\0"):
         with pytest.raises(NotFound):
             file_response(request(), ServedFile(path, "image/png"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_a_files_place_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotFound):
+        file_response(request(), ServedFile(tmp_path / "pipe", "image/png"))
 
 
 def test_a_name_for_saving_can_hold_anything(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import facts
-from .jobs import Job, State, Stop, get, select, transition, update
+from .jobs import ClaimLost, Job, State, Stop, get, select, transition, update
 
 # Ends of a run that say nothing about the job itself; such a job may be run again without being asked for.
 INTERRUPTIONS = ("interrupted", "shutdown", "worker_died")
@@ -67,6 +67,8 @@ def record_files(db: sqlite3.Connection, now: float, job_id: int, claim: str, fi
 def finish(db: sqlite3.Connection, now: float, job_id: int, claim: str, ending: Ending) -> Job:
     """Write a run's end, and in the same transaction what follows from it.  Raises ClaimLost, InputError."""
     how, job = facts.options(db), get(db, job_id)
+    if job.state != "running" or job.claim != claim:  # a waiting job may be cancelled by anyone, but not by this run
+        raise ClaimLost("this run of the job no longer counts", got=f"job {job_id}")
     columns: dict[str, Any] = {"error_kind": ending.error_kind, "error": ending.error, **(ending.files or {})}
     if ending.error_kind in (PAUSED, "shutdown"):
         columns["attempts"] = max(0, job.attempts - 1)  # a run that was ended in good order counts for nothing
