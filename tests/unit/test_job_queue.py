@@ -181,6 +181,8 @@ def test_a_run_that_was_given_up_can_change_nothing(queue, deaths):
     with pytest.raises(InputError):
         end(queue, job)
     queue.requeue(job.id)
+    with pytest.raises(ClaimLost):
+        end(queue, job, "cancelled", "cancelled")
     again = queue.claim()
     with pytest.raises(ClaimLost):
         end(queue, job)

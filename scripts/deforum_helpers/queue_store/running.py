@@ -67,7 +67,7 @@ def record_files(db: sqlite3.Connection, now: float, job_id: int, claim: str, fi
 def finish(db: sqlite3.Connection, now: float, job_id: int, claim: str, ending: Ending) -> Job:
     """Write a run's end, and in the same transaction what follows from it.  Raises ClaimLost, InputError."""
     how, job = facts.options(db), get(db, job_id)
-    if job.state != "running" or job.claim != claim:  # a waiting job may be cancelled by anyone, but not by this run
+    if job.state == "pending":  # a waiting job may be cancelled, but not by a run that it isn't in
         raise ClaimLost("this run of the job no longer counts", got=f"job {job_id}")
     columns: dict[str, Any] = {"error_kind": ending.error_kind, "error": ending.error, **(ending.files or {})}
     if ending.error_kind in (PAUSED, "shutdown"):
