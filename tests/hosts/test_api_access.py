@@ -42,6 +42,8 @@ def start(request, tmp_path):
         ("jobs", {"settings": {**SETTINGS, "prompts": {"0": "\ud800"}}}, "prompts"),
         ("jobs/cancel", {"ids": ["1"]}, "ids"),
         ("jobs/grid", {"settings": SETTINGS, "axes": {"seed": []}}, "seed"),
+        ("jobs/1/move", {"before": 2, "after": 3}, "before"),
+        ("jobs/1/move", {}, "before"),
         ("queue/options", {"at_once": 0}, "at_once"),
         ("plan", {}, "settings"),
     ],

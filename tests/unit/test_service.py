@@ -62,6 +62,25 @@ def test_a_folder_of_settings_files(service, tmp_path):
     assert [(job.name, job.batch) for job in added.jobs] == [("a", "tonight"), ("b", "tonight")]
 
 
+def test_a_file_of_the_folder_that_cant_be_rendered_is_named(service, tmp_path):
+    folder = tmp_path / "out" / "tonight"
+    folder.mkdir(parents=True)
+    for name, width in (("a", 32), ("b", 33)):
+        (folder / f"{name}.txt").write_text(json.dumps({**SETTINGS, "W": width}))
+    one = service(run=False)
+    with pytest.raises(SettingsError) as caught:
+        one.add_folder(str(folder))
+    assert (caught.value.where, caught.value.job_name) == ("width", "b.txt")
+    assert one.queue.counts()["pending"] == 0
+
+
+def test_a_value_of_a_grid_that_cant_be_planned_keeps_all_out(service):
+    one = service(run=False)
+    with pytest.raises(ScheduleError, match="guidance_scale"):
+        one.add_grid(SETTINGS, {"guidance_scale": ["4", "0: (5"]})
+    assert one.queue.counts()["pending"] == 0
+
+
 @pytest.mark.parametrize("folder", ["/etc", "", "..", "~"])
 def test_no_other_folder_is_read(folder, tmp_path):
     (tmp_path / "out").mkdir()
@@ -87,6 +106,30 @@ def test_somebody_elsewhere_may_not_name_any_file(service, tmp_path):
     shared = tmp_path / "out" / "shared.png"
     shared.write_bytes(b"x")
     one.add([{**SETTINGS, "init_image": str(shared)}], any_path=False)
+    export = one.queue.export_jobs().replace(str(shared), str(private))
+    for refused in (
+        lambda: one.add_grid(SETTINGS, {"init_image": [str(shared), str(private)]}, any_path=False),
+        lambda: one.import_jobs(export, any_path=False),
+        lambda: one.edit(1, {**SETTINGS, "init_image": str(private)}, any_path=False),
+        lambda: one.add([{**SETTINGS, "model": str(tmp_path)}], any_path=False),
+    ):
+        with pytest.raises(SettingsError, match="another machine"):
+            refused()
+    assert one.queue.counts()["pending"] == 1
+
+
+def test_a_plan_for_somebody_elsewhere_doesnt_tell_which_files_there_are(service, tmp_path):
+    (tmp_path / "private.png").write_bytes(b"x")
+    one = service(run=False)
+
+    def errors(name):
+        shown = one.plan(
+            {**SETTINGS, "init_image": str(tmp_path / name), "model": str(tmp_path / name)}, any_path=False
+        )
+        return [{**error, "message": "", "got": ""} for error in shown["errors"]]
+
+    assert errors("private.png") == errors("nothing.png")
+    assert {error["field"] for error in errors("nothing.png")} == {"init_image", "model"}
 
 
 def test_a_grid_over_seeds_and_a_field(service):
@@ -192,6 +235,18 @@ def test_a_page_that_has_seen_it_all_gets_next_to_nothing(service):
     assert told["waiting"][0]["prompt"] == "a red ball"
     one.log.add("a word")
     assert one.state(told["version"], seen["log"]["next"])["log"]["lines"] == ["a word"]
+
+
+def test_there_is_one_service_in_a_process(service, monkeypatch):
+    from deforum_helpers.web import service as module
+
+    monkeypatch.setattr(module, "_service", None)
+    one = module.the_service()
+    try:
+        assert module.the_service() is one
+        assert service().runner is one.runner  # whoever makes another finds the runner at work
+    finally:
+        one.close(10)
 
 
 # What it costs a WebUI to load

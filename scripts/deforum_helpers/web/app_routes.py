@@ -94,7 +94,7 @@ def fields(call: Call) -> dict[str, Any]:
 
 def plan(call: Call) -> dict[str, Any]:
     settings = call.body.object("settings")
-    return call.service.plan(settings)
+    return call.service.plan(settings, any_path=call.any_path)
 
 
 def models(call: Call) -> dict[str, Any]:

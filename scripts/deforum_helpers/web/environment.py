@@ -22,7 +22,7 @@ from ..wan_isolated_env import check, environment_root, install_command
 from ..worker_client import ClipRenderer
 from . import host
 from .faults import Conflict, problem
-from .render_job import LiveLog
+from .render_job import IDLE_SECONDS, LiveLog
 
 Work = Literal["", "install", "repair", "self-test"]
 
@@ -135,7 +135,7 @@ class EnvironmentDesk:
 
         with tempfile.TemporaryDirectory(prefix="deforum_wan_", ignore_cleanup_errors=True) as folder:
             with host.gpu_of_host("task(deforum-wan-self-test)", self._stop.is_set, self.log.add):
-                worker = self._worker or shared_worker()
+                worker = self._worker or shared_worker(idle_seconds=IDLE_SECONDS)
                 try:
                     done = render_wan(
                         settings, Path(folder), worker=worker, on_progress=tell, say=self.log.add, cancel=self._stop

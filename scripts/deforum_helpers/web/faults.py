@@ -45,19 +45,19 @@ class Refused(InputError):
 
 
 @contextmanager
-def of_job(number: int) -> Iterator[None]:
+def of_job(number: int, name: str = "") -> Iterator[None]:
     """Mark what is raised inside as the fault of the so many-th of several jobs; 0 = there is only one."""
     try:
         yield
     except DeforumWanError as error:
-        error.job_number = number  # type: ignore[attr-defined]
+        error.job_number, error.job_name = number, name  # type: ignore[attr-defined]
         raise
 
 
 def problem(error: BaseException) -> dict[str, Any]:
     """One error.  field: of the settings or of the request, "" if it belongs to none; keyframe, column: in a schedule.
 
-    job: which of several jobs it is about, from 1; 0 = there is only one.
+    job, job_name: which of several jobs it is about, from 1; 0 = there is only one.
     message: the whole in one line.  what, got, allowed, next_step: its parts, for a field's hint.
     """
     if not isinstance(error, DeforumWanError):
@@ -73,13 +73,13 @@ def problem(error: BaseException) -> dict[str, Any]:
     return _entry(
         kind=error.kind, message=error.one_line(), what=error.what, allowed=error.allowed, next_step=error.next_step,
         got="" if error.got is None else str(error.got)[:200], field=field, keyframe=keyframe, column=column,
-        job=getattr(error, "job_number", 0),
+        job=getattr(error, "job_number", 0), job_name=getattr(error, "job_name", ""),
     )  # fmt: skip
 
 
 def _entry(**known: Any) -> dict[str, Any]:
     blank = {"kind": "", "field": "", "keyframe": "", "column": 0, "message": "", "what": "", "got": "", "allowed": ""}
-    return {**blank, "next_step": "", "job": 0, **known}
+    return {**blank, "next_step": "", "job": 0, "job_name": "", **known}
 
 
 def status_of(error: BaseException) -> int:

@@ -22,17 +22,25 @@ def allowed_folder(folder: str) -> Path:
     )  # fmt: skip
 
 
-def refuse_foreign_paths(settings: RenderSettings) -> None:
-    """Keep somebody at another machine from naming any file of this one.  Raises SettingsError."""
+def foreign_paths(settings: RenderSettings) -> list[SettingsError]:
+    """An error for each file of this machine that somebody at another one may not name."""
     allowed = [*host.readable_folders(), *model_search_folders(host.model_folders())]
+    errors = []
     for name, field in FIELDS.items():
         path = getattr(settings, name) if field.kind == "path" else ""
-        is_name = name == "model" and not any(mark in path for mark in "/\\{~")
+        is_name = name == "model" and not any(mark in path for mark in "/\\:{~")
         if path and not is_name and not any(_is_inside(Path(path).expanduser(), place) for place in allowed):
-            raise SettingsError(
+            errors.append(SettingsError(
                 "from another machine only files in this one's own folders may be named", where=name, got=path,
                 allowed=", ".join(str(place) for place in host.readable_folders()),
-            )  # fmt: skip
+            ))  # fmt: skip
+    return errors
+
+
+def refuse_foreign_paths(settings: RenderSettings) -> None:
+    """Raises the first of those errors."""
+    for error in foreign_paths(settings):
+        raise error
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -51,12 +51,20 @@ class Preview:
     errors: tuple[dict[str, Any], ...]
 
 
-def preview(raw: Mapping[str, Any], find: Callable[[RenderSettings], ModelInfo]) -> Preview:
+def preview(
+    raw: Mapping[str, Any],
+    find: Callable[[RenderSettings], ModelInfo],
+    forbidden: Callable[[RenderSettings], list[SettingsError]] = lambda settings: [],
+) -> Preview:
     """Read and plan settings, gathering every error instead of stopping at the first.
 
-    find: the model that settings mean; raises ModelError.
+    find: the model that settings mean; raises ModelError.  forbidden: errors for files that may not be named; they
+    aren't even looked for.
     """
     settings, notes, errors = _forgiving(raw)
+    for error in forbidden(settings):
+        errors.append(problem(error))
+        settings = replace(settings, **{error.where: ""})
     model: ModelInfo | None = None
     try:
         model = find(settings)
@@ -242,25 +250,23 @@ def _free(folder: Path) -> int:
     return 0
 
 
-def check_wanted(
-    raw: Mapping[str, Any], find: Callable[[RenderSettings], ModelInfo]
-) -> tuple[RenderSettings, list[str]]:
-    """Settings that are about to be queued: read strictly and planned once.  Returns them and notes.
+def check_planned(settings: RenderSettings, find: Callable[[RenderSettings], ModelInfo]) -> list[str]:
+    """Plan settings that are about to be queued, and look for their files.  Returns notes.
 
     Raises the first error.  A model that isn't there (yet) is no reason to refuse: its render will say so.
     """
-    settings, notes = settings_from_dict(raw)
+    notes: list[str] = []
     try:
         variant = find(settings).row
     except ModelError as error:
-        variant = VARIANTS.get(settings.model.strip(), VARIANTS[DEMO])
-        notes = [*notes, f"model: {error.one_line()}"]
-        if variant.name == DEMO:
-            return settings, notes  # nothing is known of the model, so nothing can be checked against it
+        notes = [f"model: {error.one_line()}"]
+        if settings.model.strip() not in VARIANTS:
+            return notes  # nothing is known of the model, so nothing can be checked against it
+        variant = VARIANTS[settings.model.strip()]
     plan(settings, variant, resolve_seed(settings.seed))
     for error in missing_files(settings):
         raise error
-    return settings, notes
+    return notes
 
 
 def missing_files(settings: RenderSettings) -> list[SettingsError]:

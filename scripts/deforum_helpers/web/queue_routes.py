@@ -128,7 +128,7 @@ def add_grid(call: Call) -> Reply:
 
 def import_jobs(call: Call) -> Reply:
     text, batch = call.body.text("text", longest=LARGEST_IMPORT), call.body.text("batch", "", longest=400)
-    return _added(Added(tuple(call.service.queue.import_jobs(text, batch=batch)), ()))
+    return _added(call.service.import_jobs(text, batch=batch, any_path=call.any_path))
 
 
 def export_jobs(call: Call) -> Response:

@@ -16,11 +16,12 @@ from typing import Any
 from ..checkpoints import ModelInfo
 from ..errors import InputError, ModelError, SettingsError
 from ..job_files import JobFiles
-from ..job_queue import Job, NewJob, Search, open_queue, seed_list
+from ..job_queue import Job, NewJob, Search, new_batch, open_queue, seed_list
 from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
+from ..queue_store import exchange
 from ..queue_store.jobs import parsed
-from ..settings import FIELDS, RenderSettings, load_settings, settings_from_dict, settings_to_text
+from ..settings import FIELDS, RenderSettings, apply_overrides, load_settings, settings_from_dict, settings_to_text
 from ..settings_fields import json_object
 from ..timeline_picture import timeline_svg
 from ..variants import DEMO, VARIANTS
@@ -30,8 +31,8 @@ from . import host
 from .environment import EnvironmentDesk
 from .faults import Conflict, NotFound, of_job
 from .models import ModelShelf
-from .paths import allowed_folder, refuse_foreign_paths
-from .planning import check_wanted, estimate, preview, preview_to_dict
+from .paths import allowed_folder, foreign_paths, refuse_foreign_paths
+from .planning import check_planned, estimate, preview, preview_to_dict
 from .render_job import JobRenderer, LiveLog
 from .so_far import SoFar
 from .views import files_of, job_brief, model_facts, preset_facts
@@ -146,10 +147,12 @@ class Service:
             raise InputError("the folder has no fitting number of settings files", where="folder", got=len(files),
                              allowed=f"1 to {_MOST_FILES} files ending in .txt or .json")  # fmt: skip
         jobs, notes = [], []
-        for file in files:
-            settings, more = load_settings(file)
+        for number, file in enumerate(files, 1):
+            with of_job(number, file.name):
+                read, more = load_settings(file)
+                settings, checked = self._checked(read, any_path=True)
             jobs.append(NewJob(settings, file.stem, batch or place.name))
-            notes += [f"{file.name}: {note}" for note in more]
+            notes += [f"{file.name}: {note}" for note in [*more, *checked]]
         return Added(tuple(self.queue.add_many(jobs, first=first)), tuple(notes))
 
     def add_grid(
@@ -165,7 +168,19 @@ class Service:
         for field, given in values.items():
             if not isinstance(given, list) or not given:
                 raise SettingsError("needs a list of values", where=field, got=given, allowed="at least one value")
-        return Added(tuple(self.queue.add_grid(settings, values, name=name, batch=batch)), tuple(notes))
+        jobs = exchange.grid(NewJob(settings, name, batch or new_batch()), values)
+        for field, given in values.items():  # each value once; all their combinations would take long
+            for value in given:
+                self._checked(apply_overrides(settings, {field: value}), any_path)
+        return Added(tuple(self.queue.add_many(jobs)), tuple(notes))
+
+    def import_jobs(self, text: str, *, batch: str = "", any_path: bool = True) -> Added:
+        """Queue the jobs of an exported queue as new, waiting ones."""
+        jobs, notes = exchange.from_json(text, batch), []
+        for number, job in enumerate(jobs, 1):
+            with of_job(number, job.name):
+                notes += [f"job {number}: {note}" for note in self._checked(parsed(job.settings), any_path)[1]]
+        return Added(tuple(self.queue.add_many(jobs)), tuple(notes))
 
     def edit(self, job_id: int, raw: Mapping[str, Any], *, resume: bool = False, any_path: bool = True) -> Added:
         self.job(job_id)
@@ -199,10 +214,11 @@ class Service:
         files = files_of(job)
         return self.so_far.video(files, job.render_settings().fps) if files else None
 
-    def _checked(self, raw: Mapping[str, Any], any_path: bool) -> tuple[RenderSettings, list[str]]:
+    def _checked(self, given: Mapping[str, Any] | RenderSettings, any_path: bool) -> tuple[RenderSettings, list[str]]:
+        settings, notes = (given, []) if isinstance(given, RenderSettings) else settings_from_dict(given)
         if not any_path:
-            refuse_foreign_paths(settings_from_dict(raw)[0])
-        return check_wanted(raw, self.find_model)
+            refuse_foreign_paths(settings)
+        return settings, [*notes, *check_planned(settings, self.find_model)]
 
     # Plans, models, presets
 
@@ -210,9 +226,9 @@ class Service:
         """The model that these settings mean.  Raises ModelError."""
         return self._models.find(settings)
 
-    def plan(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, raw: Mapping[str, Any], *, any_path: bool = True) -> dict[str, Any]:
         """What would be rendered: see planning.preview_to_dict.  Never raises for what someone typed."""
-        shown = preview(raw, self.find_model)
+        shown = preview(raw, self.find_model, (lambda settings: []) if any_path else foreign_paths)
         cost = estimate(shown, self.out_dir(), self._models.gpu_memory())
         return {**preview_to_dict(shown, cost), "svg": timeline_svg(shown.plan) if shown.plan else ""}
 
