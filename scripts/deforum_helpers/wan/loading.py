@@ -120,7 +120,7 @@ def load_dit(part: PartInfo, variant: Variant, machine: Machine, *, stream: bool
     )
 
     def dtype(name: str) -> torch.dtype:
-        return torch.float32 if any(mark in f"{name}" for mark in _FULL_PRECISION) else machine.dtype
+        return torch.float32 if any(mark in name for mark in _FULL_PRECISION) else machine.dtype
 
     home = torch.device("cpu") if stream else machine.device
     dit = load_module(lambda: WanFlowMatchingModel(config), part, home, dtype)
