@@ -27,13 +27,12 @@ FLOORS = {
         "__init__", "deforum_files", "errors", "model_files", "protocol", "settings", "settings_fields", "variants",
     ),
     "logic": (
-        "atomic_files", "builtin_presets", "checkpoints", "expressions", "ffmpeg", "frames", "in_between", "job_files",
-        "job_queue", "manifest", "optical_flow", "presets", "progress", "prompts", "queue_runner", "queue_store",
-        "retiming", "schedules", "seeds", "stream", "subtitles", "timeline", "timeline_picture", "video_io",
+        "atomic_files", "builtin_presets", "checkpoints", "job_files",
+        "job_queue", "manifest", "planning", "presets", "progress", "queue_runner", "queue_store",
+        "schedules", "timeline", "video", "video_io",
     ),
     "host": (
-        "clips", "environment_build", "environment_faults", "environment_lock", "environment_packages",
-        "environment_venv", "output", "preflight", "render_wan", "wan_integration", "wan_isolated_env",
+        "clips", "environment", "output", "preflight", "render_wan", "wan_integration", "wan_isolated_env",
         "worker_client", "worker_log",
     ),
     "face": (

@@ -11,8 +11,8 @@ from .checkpoints import check_report
 from .cli_render import read_settings
 from .errors import ModelError
 from .model_files import inspect_models
+from .planning.seeds import resolve_seed
 from .preflight import find_model
-from .seeds import resolve_seed
 from .settings import RenderSettings
 from .timeline import Clip, Plan, plan, plan_to_dict
 from .variants import VARIANTS, Variant

@@ -19,13 +19,13 @@ import numpy as np
 
 from .checkpoints import ModelInfo
 from .errors import RenderCancelled, RenderError, WorkerDied
-from .frames import open_frames, write_png
 from .job_files import JobFiles
 from .progress import ClipWork
 from .protocol import ClipDone, ClipRequest, StreamPart
-from .retiming import Method, retime
 from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
+from .video.frames import open_frames, write_png
+from .video.retiming import Method, retime
 from .worker_client import ClipRenderer, OnEvent
 
 Say = Callable[[str], None]

@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, rest: Sequence[str], started: float) -> in
     if options.status:
         return tell_status()
     layers: tuple[Layer, ...] = ("render", "test") if options.test else ("render",)
-    from .environment_build import build  # not needed, and not paid for, at a WebUI's launch
+    from .environment.build import build  # not needed, and not paid for, at a WebUI's launch
 
     python = build(layers=layers, repair=options.repair)
     print(f"Deforum Wan: {check().one_line()} [{time.time() - started:.2f} s]")

@@ -17,7 +17,7 @@ from typing import IO
 
 from .atomic_files import PART, inside, naming
 from .errors import InputError, OutputError
-from .frames import frame_path
+from .video.frames import frame_path
 
 _MOST_TRIES = 1000
 TIMESTRING = "{timestring}"

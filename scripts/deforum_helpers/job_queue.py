@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .planning.seeds import resolve_seed
 from .queue_store import exchange, facts, history, order, running
 from .queue_store.database import Database
 from .queue_store.exchange import seed_list
@@ -41,7 +42,6 @@ from .queue_store.jobs import (
 )
 from .queue_store.owners import Witness, this_process
 from .queue_store.running import Ending
-from .seeds import resolve_seed
 from .settings import RenderSettings
 
 __all__ = [

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from .clips import Job, output_frames, pictures_fingerprint
-from .frames import FrameWriter, png_metadata, read_png
 from .manifest import Manifest, pictures_are_whole
 from .settings import settings_to_dict
-from .subtitles import Segment, write_srt
 from .timeline import Clip, Plan
+from .video.frames import FrameWriter, png_metadata, read_png
+from .video.subtitles import Segment, write_srt
 from .video_io import VideoEncoder, VideoOptions, open_video
 
 

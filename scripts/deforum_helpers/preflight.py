@@ -11,13 +11,13 @@ from pathlib import Path
 from .atomic_files import check_output_folder
 from .checkpoints import ModelInfo, find_models, resolve_model
 from .errors import InputError, SettingsError
-from .ffmpeg import check_soundtrack, find_ffmpeg
-from .frames import read_png
 from .job_files import job_files, new_timestring
-from .seeds import resolve_seed
+from .planning.seeds import resolve_seed
 from .settings import RenderSettings, settings_to_dict
 from .timeline import Plan, plan
 from .variants import DEMO, VAES
+from .video.ffmpeg import check_soundtrack, find_ffmpeg
+from .video.frames import read_png
 from .video_io import VideoOptions, check_options
 from .wan_isolated_env import environment_root
 

@@ -19,7 +19,6 @@ from .atomic_files import write_text
 from .checkpoints import ModelInfo
 from .clips import Job, Say, clip_requests, clip_work, render_clip
 from .errors import DeforumWanError, InputError, RenderCancelled
-from .frames import PngSequence
 from .job_files import JobFiles, claim_job, earlier_jobs, job_files, only_one_process, remove_unfinished_files
 from .manifest import ClipRecord, Manifest, clip_is_whole, load_manifest
 from .output import OutputWriter, write_subtitles
@@ -27,6 +26,7 @@ from .preflight import Checked, check_render, find_model
 from .progress import Meter, OnProgress, load_times, save_times, times_key
 from .settings import RenderSettings, settings_to_dict, settings_to_text
 from .timeline import plan_to_dict
+from .video.frames import PngSequence
 from .video_io import make_gif
 from .wan_integration import model_search_folders, shared_worker
 from .worker_client import ClipRenderer

@@ -20,7 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from .errors import ScheduleError
-from .expressions import Expression, Place, parse_expression
+from .planning.expressions import Expression, Place, parse_expression
 
 LONGEST_SCHEDULE = 200_000
 _KEY_NAMES = frozenset({"max_f", "s"})

@@ -21,7 +21,7 @@ from PIL import Image
 
 from .atomic_files import part_file
 from .errors import OutputError, SettingsError, SetupError
-from .ffmpeg import (
+from .video.ffmpeg import (
     Ffmpeg,
     FrameInput,
     call,

@@ -24,13 +24,13 @@ from PIL import Image
 from .checkpoints import ModelInfo, find_models, model_folders
 from .clips import Job, clip_requests, clip_work, output_frames, render_clip
 from .errors import InputError, SettingsError
-from .frames import write_png
 from .job_files import JobFiles
+from .planning.seeds import resolve_seed
 from .preflight import checked_picture, find_model, weights_identity
 from .progress import Meter, OnProgress, state_folder
-from .seeds import resolve_seed
 from .settings import FIELDS, RenderSettings
 from .timeline import plan
+from .video.frames import write_png
 from .wan_isolated_env import EXTENSION_ROOT, SCRIPTS, find_isolated_python, worker_environment
 from .worker_client import ClipRenderer, Worker
 from .worker_log import WorkerLog

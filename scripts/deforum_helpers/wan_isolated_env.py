@@ -8,7 +8,7 @@
 
 It covers: packages (nothing of it enters the interpreter of a WebUI, nothing of the WebUI's enters it) and
 the variables that steer an interpreter.  It does not cover: files, network and GPU, which the worker shares
-with everyone.  Builds are in environment_build.py.
+with everyone.  Builds are in environment/build.py.
 """
 
 from __future__ import annotations

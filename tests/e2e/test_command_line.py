@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from deforum_helpers.ffmpeg import count_frames
+from deforum_helpers.video.ffmpeg import count_frames
 
 ENTRY = Path(__file__).resolve().parents[2] / "scripts" / "deforum_wan.py"
 

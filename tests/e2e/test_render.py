@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pytest
 from deforum_helpers.errors import ModelError, RenderCancelled
-from deforum_helpers.ffmpeg import count_frames
-from deforum_helpers.frames import read_png
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.protocol import InspectRequest, Loading
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import load_settings
+from deforum_helpers.video.ffmpeg import count_frames
+from deforum_helpers.video.frames import read_png
 from deforum_helpers.wan_integration import WanVideoGenerator
 from PIL import Image
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from deforum_helpers.errors import WorkerDied
-from deforum_helpers.ffmpeg import count_frames
-from deforum_helpers.frames import read_png
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.manifest import load_manifest
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import load_settings
+from deforum_helpers.video.ffmpeg import count_frames
+from deforum_helpers.video.frames import read_png
 
 ENTRY = Path(__file__).resolve().parents[2] / "scripts" / "deforum_wan.py"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills by POSIX signals")

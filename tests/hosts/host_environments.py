@@ -16,9 +16,9 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parents[1] / "scripts") not in sys.path:
     sys.path.insert(0, str(HERE.parents[1] / "scripts"))
 
-from deforum_helpers.environment_faults import fault_from_output
-from deforum_helpers.environment_packages import PIP, pip_environment
-from deforum_helpers.environment_venv import create_venv, is_usable_venv, run_command
+from deforum_helpers.environment.faults import fault_from_output
+from deforum_helpers.environment.packages import PIP, pip_environment
+from deforum_helpers.environment.venv import create_venv, is_usable_venv, run_command
 from deforum_helpers.errors import SetupError
 from deforum_helpers.wan_isolated_env import (
     clean_environment,

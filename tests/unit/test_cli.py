@@ -235,7 +235,7 @@ def test_check_model_of_a_broken_one_reports_and_exits_3(settings, capsys, tmp_p
 
 def test_paths_of_a_settings_file_are_looked_for_beside_it(settings, capsys, tmp_path, monkeypatch):
     import numpy as np
-    from deforum_helpers.frames import write_png
+    from deforum_helpers.video.frames import write_png
 
     write_png(tmp_path / "start.png", np.zeros((16, 32, 3), np.uint8))
     worker = FakeRenderer()

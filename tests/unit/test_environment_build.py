@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from deforum_helpers import environment_build, environment_venv
-from deforum_helpers.environment_build import build
-from deforum_helpers.environment_lock import build_lock
-from deforum_helpers.environment_venv import choose_interpreter, run_command
+from deforum_helpers.environment import build as environment_build
+from deforum_helpers.environment import venv as environment_venv
+from deforum_helpers.environment.build import build
+from deforum_helpers.environment.lock import build_lock
+from deforum_helpers.environment.venv import choose_interpreter, run_command
 from deforum_helpers.errors import SetupError
 from deforum_helpers.wan_isolated_env import SCRIPTS, check, read_stamp, venv_python
 
@@ -320,7 +321,7 @@ HOLD = """
 import sys, time
 sys.path.insert(0, {scripts!r})
 from pathlib import Path
-from deforum_helpers.environment_lock import build_lock
+from deforum_helpers.environment.lock import build_lock
 with build_lock(Path({lock!r}), print):
     print("held", flush=True)
     time.sleep(60)

@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from deforum_helpers import environment_packages as packages
-from deforum_helpers.environment_faults import fault_from_oserror, fault_from_output
-from deforum_helpers.environment_venv import run_command
+from deforum_helpers.environment import packages as packages
+from deforum_helpers.environment.faults import fault_from_oserror, fault_from_output
+from deforum_helpers.environment.venv import run_command
 from deforum_helpers.errors import SetupError
 from deforum_helpers.wan_isolated_env import EXTENSION_ROOT, clean_environment
 

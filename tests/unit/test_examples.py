@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from deforum_helpers.seeds import resolve_seed
+from deforum_helpers.planning.seeds import resolve_seed
 from deforum_helpers.settings import load_settings, settings_from_dict, settings_to_dict
 from deforum_helpers.timeline import plan
 from deforum_helpers.variants import DEMO, VARIANTS

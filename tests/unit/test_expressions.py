@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from deforum_helpers.errors import ScheduleError
-from deforum_helpers.expressions import FUNCTIONS, Place, parse_expression
+from deforum_helpers.planning.expressions import FUNCTIONS, Place, parse_expression
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

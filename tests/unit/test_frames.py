@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from deforum_helpers import frames as frames_module
 from deforum_helpers.errors import InputError, OutputError, RenderError
-from deforum_helpers.frames import (
+from deforum_helpers.video import frames as frames_module
+from deforum_helpers.video.frames import (
     FrameWriter,
     PngSequence,
     frame_path,

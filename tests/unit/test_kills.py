@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from deforum_helpers.ffmpeg import count_frames
-from deforum_helpers.frames import read_png
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.manifest import load_manifest
+from deforum_helpers.video.ffmpeg import count_frames
+from deforum_helpers.video.frames import read_png
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 

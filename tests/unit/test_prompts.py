@@ -2,7 +2,7 @@
 
 import pytest
 from deforum_helpers.errors import ScheduleError
-from deforum_helpers.prompts import prompt_segments
+from deforum_helpers.planning.prompts import prompt_segments
 
 
 def read(prompts, positive="", negative="", max_frames=100, seed=9):

@@ -17,14 +17,14 @@ from deforum_helpers.errors import (
     SettingsError,
     WorkerDied,
 )
-from deforum_helpers.ffmpeg import count_frames, read_video_metadata
-from deforum_helpers.frames import read_png, read_png_metadata, save_frames
 from deforum_helpers.job_files import JobFiles, only_one_process
 from deforum_helpers.manifest import load_manifest
 from deforum_helpers.preflight import weights_identity
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import RenderSettings, load_settings
 from deforum_helpers.timeline import native_positions, plan
+from deforum_helpers.video.ffmpeg import count_frames, read_video_metadata
+from deforum_helpers.video.frames import read_png, read_png_metadata, save_frames
 from fake_worker import FakeRenderer
 
 MODEL = inspect_model(Path(__file__).resolve().parents[2] / "models" / "demo")
@@ -354,7 +354,7 @@ def test_a_clip_that_starts_from_a_picture_gets_the_last_frame_shown(render):
 def test_the_given_picture_decides_by_its_content_not_its_name(tmp_path):
     pictures = []
     for name, value in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
-        from deforum_helpers.frames import write_png
+        from deforum_helpers.video.frames import write_png
 
         write_png(tmp_path / name, np.full((16, 32, 3), value, np.uint8))
         job = make_job(with_changes(init_image=str(tmp_path / name)), tmp_path / name.removesuffix(".png"))
@@ -423,7 +423,7 @@ def test_a_timestring_cannot_leave_the_folder(render):
 def test_a_disk_that_fills_up_ends_the_render_in_words_and_it_can_go_on(render, monkeypatch):
     import errno
 
-    from deforum_helpers import frames
+    from deforum_helpers.video import frames
 
     real, calls = frames.write_bytes, []
 

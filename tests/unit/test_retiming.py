@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from deforum_helpers.errors import SettingsError
-from deforum_helpers.retiming import METHODS, blend, crossfade, retime
+from deforum_helpers.video.retiming import METHODS, blend, crossfade, retime
 
 HEIGHT, WIDTH = 80, 128
 

@@ -1,7 +1,7 @@
 """Six behaviours, one seed per clip, everything decided by the resolved seed."""
 
 import pytest
-from deforum_helpers.seeds import MAX_SEED, clip_seed, derived_seed, resolve_seed
+from deforum_helpers.planning.seeds import MAX_SEED, clip_seed, derived_seed, resolve_seed
 from hypothesis import given
 from hypothesis import strategies as st
 

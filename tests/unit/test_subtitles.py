@@ -3,7 +3,7 @@
 from fractions import Fraction
 from itertools import pairwise
 
-from deforum_helpers.subtitles import Segment, format_srt, write_srt
+from deforum_helpers.video.subtitles import Segment, format_srt, write_srt
 
 
 def test_the_whole_file():

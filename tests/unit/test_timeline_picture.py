@@ -6,9 +6,9 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from deforum_helpers.planning.picture import timeline_svg
 from deforum_helpers.settings import settings_from_dict
 from deforum_helpers.timeline import plan
-from deforum_helpers.timeline_picture import timeline_svg
 from deforum_helpers.variants import DEMO, VARIANTS
 
 SVG = "{http://www.w3.org/2000/svg}"

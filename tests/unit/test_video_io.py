@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deforum_helpers import ffmpeg as ffmpeg_module
 from deforum_helpers import video_io
 from deforum_helpers.errors import InputError, OutputError, SettingsError, SetupError
-from deforum_helpers.ffmpeg import (
+from deforum_helpers.video import ffmpeg as ffmpeg_module
+from deforum_helpers.video.ffmpeg import (
     FrameInput,
     check_soundtrack,
     count_frames,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deforum_helpers import wan_integration
 from deforum_helpers.errors import InputError, ModelError, RenderCancelled
-from deforum_helpers.frames import read_png
+from deforum_helpers.video.frames import read_png
 from deforum_helpers.wan_integration import WanVideoGenerator
 from fake_worker import FakeRenderer
 from PIL import Image

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError, SettingsError
-from ..seeds import MAX_SEED
+from ..planning.seeds import MAX_SEED
 from ..settings import apply_overrides, settings_from_dict
 from .jobs import Job, NewJob, clean_name, parsed
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from ..errors import InputError, RenderError
-from ..seeds import resolve_seed
+from ..planning.seeds import resolve_seed
 from ..settings import RenderSettings, settings_from_dict, settings_to_dict
 from .order import last_position
 from .owners import Owner

@@ -111,7 +111,7 @@ class EnvironmentDesk:
 
     def _install(self, *, repair: bool) -> str:
         """Build the environment; its Python's files can't be replaced while a worker runs on them."""
-        from ..environment_build import build  # not paid for at a WebUI's launch
+        from ..environment.build import build  # not paid for at a WebUI's launch
 
         close_shared_worker()
         python = (self._builder or build)(report=self._say, repair=repair, env=builder_variables())

@@ -15,10 +15,10 @@ from ..checkpoints import ModelInfo
 from ..clips import clip_work
 from ..deforum_files import names_of_fields
 from ..errors import ModelError, ScheduleError, SettingsError
+from ..planning.prompts import prompt_segments
+from ..planning.seeds import resolve_seed
 from ..preflight import bytes_needed
 from ..progress import UnitTimes, estimate_seconds, load_times, times_key, words_for_seconds
-from ..prompts import prompt_segments
-from ..seeds import resolve_seed
 from ..settings import FIELDS, RenderSettings, settings_from_dict, settings_to_dict
 from ..timeline import Clip, Plan, plan
 from ..variants import DEMO, VARIANTS, Variant

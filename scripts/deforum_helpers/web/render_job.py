@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DeforumWanError, InputError, RenderCancelled, SetupError
-from ..frames import read_png, write_thumbnail
 from ..job_files import JobFiles, job_files, new_timestring
 from ..job_queue import Job, JobQueue
 from ..manifest import load_manifest
@@ -19,6 +18,7 @@ from ..progress import Progress
 from ..queue_runner import Report, StopSignal
 from ..render_wan import RenderResult, render_wan
 from ..settings import RenderSettings
+from ..video.frames import read_png, write_thumbnail
 from ..wan_integration import close_shared_worker, shared_worker
 from ..worker_client import ClipRenderer
 from . import host

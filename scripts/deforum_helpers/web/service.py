@@ -17,13 +17,13 @@ from ..checkpoints import ModelInfo
 from ..errors import InputError, ModelError, SettingsError
 from ..job_files import JobFiles
 from ..job_queue import Job, NewJob, Search, new_batch, open_queue, seed_list
+from ..planning.picture import timeline_svg
 from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
 from ..queue_store import exchange
 from ..queue_store.jobs import parsed
 from ..settings import FIELDS, RenderSettings, apply_overrides, load_settings, settings_from_dict, settings_to_text
 from ..settings_fields import json_object
-from ..timeline_picture import timeline_svg
 from ..variants import DEMO, VARIANTS
 from ..wan_integration import model_search_folders
 from ..worker_client import ClipRenderer

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..ffmpeg import exact_rate
-from ..frames import read_png
 from ..job_files import JobFiles
 from ..preflight import isolated_ffmpeg
+from ..video.ffmpeg import exact_rate
+from ..video.frames import read_png
 from ..video_io import VideoOptions, encode_video
 
 NAME = "so_far.mp4"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SetupError
+from ..errors import SetupError
 
 _RUN_AGAIN = "then run the same command again, it goes on from here"
 _NO_INDEX = (

@@ -16,24 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .environment_faults import fault_from_oserror, fault_from_output
-from .environment_lock import build_lock
-from .environment_packages import (
-    OLDEST_TORCH,
-    PIP,
-    PipProgress,
-    forget_broken_packages,
-    install_words,
-    nvidia_driver,
-    pip_environment,
-    split_torch,
-    too_old_torch,
-    torch_install_plan,
-    torch_wish,
-)
-from .environment_venv import Run, choose_interpreter, create_venv, is_usable_venv, run_command
-from .errors import SetupError
-from .wan_isolated_env import (
+from ..errors import SetupError
+from ..wan_isolated_env import (
     CONSTRAINTS,
     EXTENSION_ROOT,
     REQUIREMENTS,
@@ -49,6 +33,22 @@ from .wan_isolated_env import (
     worker_environment,
     write_stamp,
 )
+from .faults import fault_from_oserror, fault_from_output
+from .lock import build_lock
+from .packages import (
+    OLDEST_TORCH,
+    PIP,
+    PipProgress,
+    forget_broken_packages,
+    install_words,
+    nvidia_driver,
+    pip_environment,
+    split_torch,
+    too_old_torch,
+    torch_install_plan,
+    torch_wish,
+)
+from .venv import Run, choose_interpreter, create_venv, is_usable_venv, run_command
 
 _OURS = ("venv", STAMP_NAME, "build.lock", "build.log")
 _LEAST_FREE = 3_000_000_000  # the smallest build, without CUDA, with room to unpack it

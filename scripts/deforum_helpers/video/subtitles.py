@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from .atomic_files import write_text
+from ..atomic_files import write_text
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from .timeline import Plan
+from ..timeline import Plan
 
 _WIDTH, _LEFT, _RIGHT = 1000.0, 96.0, 12.0
 _PROMPTS, _CLIPS, _CURVE, _GAP, _AXIS = 34.0, 26.0, 34.0, 6.0, 26.0

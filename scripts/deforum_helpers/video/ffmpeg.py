@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError, OutputError, SettingsError, SetupError
+from ..errors import InputError, OutputError, SettingsError, SetupError
 
 _LONGEST_CALL = 600  # seconds; for one call, and for what ffmpeg still does after its last frame
 _SOUND_CONTAINERS = (

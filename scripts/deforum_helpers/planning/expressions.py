@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ScheduleError
+from ..errors import ScheduleError
 
 LONGEST_EXPRESSION = 2000
 _DEEPEST = 100

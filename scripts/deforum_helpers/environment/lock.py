@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import SetupError
+from ..errors import SetupError
 
 _FAR_BYTE = 1 << 30  # Windows keeps others from reading a locked byte: lock one behind the text
 

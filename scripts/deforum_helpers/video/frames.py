@@ -17,8 +17,8 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from .atomic_files import naming, part_file, sync_directory, write_bytes
-from .errors import InputError, RenderError
+from ..atomic_files import naming, part_file, sync_directory, write_bytes
+from ..errors import InputError, RenderError
 
 PARAMETERS_KEY = "parameters"  # where a WebUI's "PNG Info" looks
 SETTINGS_KEY = "deforum_wan"  # the settings as JSON, to be loaded again

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from .errors import ScheduleError
+from ..errors import ScheduleError
+from ..schedules import Keyframe, inside_video, key_frame
 from .expressions import Expression, Place, parse_expression
-from .schedules import Keyframe, inside_video, key_frame
 
 _FIELD = "prompts"
 _NEGATIVE_MARK = re.compile(r"--neg\b")

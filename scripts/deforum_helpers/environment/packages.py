@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from .errors import SetupError
+from ..errors import SetupError
 
 PIP = "pip==26.2.1"  # continues broken downloads (25.1) and tells its progress in plain lines (24.1)
 OLDEST_TORCH = (2, 6)  # what the pinned transformers still works with

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .environment_faults import machine_fault
-from .environment_packages import pip_environment
-from .errors import SetupError
-from .wan_isolated_env import NEWEST_PYTHON, OLDEST_PYTHON, clean_environment, probe_python, venv_python
+from ..errors import SetupError
+from ..wan_isolated_env import NEWEST_PYTHON, OLDEST_PYTHON, clean_environment, probe_python, venv_python
+from .faults import machine_fault
+from .packages import pip_environment
 
 # (command, variables, called with each line) -> exit code
 Run = Callable[[Sequence[str], Mapping[str, str], Callable[[str], None]], int]

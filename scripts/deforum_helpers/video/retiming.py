@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .errors import SettingsError
+from ..errors import SettingsError
 from .in_between import InBetween
 
 Method = Literal["flow", "blend", "nearest"]

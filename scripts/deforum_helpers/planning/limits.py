@@ -1,0 +1,123 @@
+"""What a model can't do is refused, by the field that asks for it; what has to be bent for it is said in a note."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+from ..errors import SettingsError
+from ..settings import RenderSettings
+from ..variants import Variant
+from .clip_maker import Clip
+from .stream import Stretch, Window, last_frame, steepest_rate
+
+
+def check_against(settings: RenderSettings, variant: Variant) -> None:
+    """Refuse what the model can't do."""
+    for name in ("width", "height"):
+        size, multiple = getattr(settings, name), variant.size_multiple
+        if size % multiple:
+            below = size - size % multiple
+            near = " or ".join(str(n) for n in (below, below + multiple) if n)
+            raise SettingsError(
+                f"{variant.title} needs a multiple of {multiple}",
+                where=name,
+                got=size,
+                next_step=f"the nearest: {near}",
+            )
+    if settings.init_image and not variant.image_input:
+        raise SettingsError(
+            f"{variant.title} takes no picture", where="init_image", got=settings.init_image,
+            next_step="leave it empty or choose an image-to-video model",
+        )  # fmt: skip
+    if not settings.init_image and not variant.text_input:
+        raise SettingsError(
+            f"{variant.title} needs a picture to start from", where="init_image",
+            next_step="give one or choose a text-to-video model",
+        )  # fmt: skip
+    if settings.continuity == "latents" and not variant.text_input:
+        raise SettingsError(
+            f"{variant.title} starts every clip from a picture", where="continuity", got="latents",
+            allowed="auto, image, cut",
+        )  # fmt: skip
+    if settings.continuity == "image" and not variant.image_input:
+        raise SettingsError(
+            f"{variant.title} takes no picture", where="continuity", got="image", allowed="auto, latents, cut"
+        )
+
+
+def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) -> Window:
+    """The window in latents, with room for at least one new latent behind the context."""
+    frames = max(settings.window_frames or variant.window_frames, variant.min_frames, 5)
+    size, least = (frames + 2) // 4 + 1, (variant.min_frames + 2) // 4 + 1
+    if settings.window_frames and last_frame(size) + 1 > settings.window_frames:
+        notes.append(f"window_frames: raised to {last_frame(size) + 1}, the shortest window of {variant.title}")
+    elif settings.window_frames > variant.window_frames:
+        notes.append(f"window_frames: {variant.title} was trained on {variant.window_frames}; more may look worse")
+    mode = settings.continuity
+    if mode == "auto":
+        mode = "latents" if variant.text_input or not variant.image_input else "image"
+    context = -(-settings.context_frames // 4) or max(1, variant.context_latents)
+    if context >= size:
+        notes.append(f"context_frames: reduced to {4 * (size - 1)}, so that the window has room for new frames")
+        context = size - 1
+    tail = -(-settings.overlap_frames // 4)
+    if tail and mode != "latents":
+        notes.append("overlap_frames: without effect, because clips don't go on from latents here")
+        tail = 0
+    elif tail > (size - context) // 2:
+        tail = (size - context) // 2
+        notes.append(f"overlap_frames: reduced to {4 * tail}, half of what the window has room for")
+    return Window(size, least, context, tail, mode)
+
+
+def plan_native_step(settings: RenderSettings, variant: Variant, window: Window, notes: list[str]) -> Fraction:
+    """Native frames per output frame.  Decimal rates are read as written: 23.976 is 23976/1000."""
+    if settings.motion == "output":
+        return Fraction(1)
+    step = Fraction(str(variant.native_fps)) / Fraction(str(settings.fps))
+    steepest = steepest_rate(window)
+    if steepest is not None and step > steepest:
+        notes.append(
+            f"fps: one frame of {settings.fps:g} fps is {float(step):g} native frames, more than a window adds;"
+            f" taken as {steepest}, so motion is slower than life"
+        )
+        return Fraction(steepest)
+    return step
+
+
+def with_given_images(
+    stretches: list[Stretch], settings: RenderSettings, variant: Variant, notes: list[str]
+) -> list[Stretch]:
+    """Let the first shot start from init_image; and every other one, of a model that can't start from noise."""
+    if not settings.init_image:
+        return stretches
+    given = []
+    for stretch in stretches:
+        fresh = stretch.kind == "noise" and (stretch.shot == 0 or not variant.text_input)
+        given.append(dataclasses.replace(stretch, kind="image") if fresh else stretch)
+    if not variant.text_input and stretches[-1].shot > 0:
+        notes.append(f"init_image: {variant.title} can't start from nothing, so every shot starts from it")
+    return given
+
+
+def note_short_tails(stretches: list[Stretch], window: Window, notes: list[str]) -> None:
+    joins = [stretch for stretch in stretches if stretch.kind == "latents"]
+    short = sum(stretch.overlap < window.tail for stretch in joins)
+    if window.tail and short:
+        notes.append(f"overlap_frames: shorter or none at {short} of {len(joins)} joins, where it has no room")
+
+
+def note_shared_seeds(clips: tuple[Clip, ...], settings: RenderSettings, notes: list[str]) -> None:
+    """The same noise in one shot gives nearly the same pictures again; say so unless it was asked for."""
+    if settings.seed_behavior in ("fixed", "schedule"):
+        return
+    seen: dict[tuple[int, int], int] = {}
+    for clip in clips:
+        former = seen.setdefault((clip.shot, clip.seed), clip.index)
+        if former != clip.index:
+            notes.append(
+                f"seed_behavior: {settings.seed_behavior} gives clips {former} and {clip.index} of one shot the same"
+                f" seed {clip.seed}, which can repeat pictures; iter (with seed_iter_N 1) or random doesn't"
+            )
+            return
