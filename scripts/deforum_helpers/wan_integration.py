@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import math
-import os
 import re
 import tempfile
 import threading
@@ -31,11 +30,10 @@ from .progress import Meter, OnProgress, state_folder
 from .settings import FIELDS, RenderSettings
 from .timeline import plan
 from .video.frames import write_png
-from .wan_isolated_env import EXTENSION_ROOT, SCRIPTS, find_isolated_python, worker_environment
+from .wan_isolated_env import EXTENSION_ROOT, SCRIPTS, worker_command, worker_environment
 from .worker_client import ClipRenderer, Worker
 from .worker_log import WorkerLog
 
-_START_WORKER = "from deforum_helpers.wan_worker import main; main()"
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*")
 
 _shared: Worker | None = None
@@ -45,15 +43,10 @@ _shared_lock = threading.Lock()
 def new_worker(*, idle_seconds: float = 0.0) -> Worker:
     """A worker of its own, not started yet.
 
-    It runs on the isolated environment's interpreter, or on the one that DEFORUM_WAN_WORKER_PYTHON names, which then
-    must have the packages.
-    idle_seconds: see Worker.  Raises SetupError where there is none.
+    idle_seconds: see Worker.  Raises SetupError where there is no environment for it.
     """
-    python = os.environ.get("DEFORUM_WAN_WORKER_PYTHON", "").strip() or str(find_isolated_python())
     log = WorkerLog(state_folder() / "worker.log")
-    return Worker(
-        [python, "-c", _START_WORKER], worker_environment(), log=log, folder=SCRIPTS, idle_seconds=idle_seconds
-    )
+    return Worker(worker_command(), worker_environment(), log=log, folder=SCRIPTS, idle_seconds=idle_seconds)
 
 
 def shared_worker(*, idle_seconds: float = 0.0) -> Worker:

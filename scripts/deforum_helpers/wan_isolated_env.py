@@ -204,14 +204,14 @@ def install_command(*arguments: str) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def worker_command(
-    *arguments: str, module: str = "deforum_helpers.wan_worker", root: Path | str | None = None
-) -> list[str]:
+def worker_command(module: str = "deforum_helpers.wan_worker", root: Path | str | None = None) -> list[str]:
     """The words that start a module of this package in the environment; run them with cwd=SCRIPTS.
 
+    DEFORUM_WAN_WORKER_PYTHON names another interpreter, which then must have the packages.
     Raises SetupError if the environment isn't ready.
     """
-    return [str(find_isolated_python(root)), "-m", module, *arguments]
+    named = os.environ.get("DEFORUM_WAN_WORKER_PYTHON", "").strip()
+    return [named or str(find_isolated_python(root)), "-m", module]
 
 
 def worker_environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:

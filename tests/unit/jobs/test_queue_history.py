@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from deforum_helpers.errors import InputError
 from deforum_helpers.job_queue import JobQueue, NewJob, Search
 from deforum_helpers.settings import RenderSettings
-from queue_world import Clock, Deaths, add, end, folder_in_memory, made, put_into_state
-
-
-@pytest.fixture
-def tmp_path():
-    with folder_in_memory() as folder:
-        yield folder
-
-
-@pytest.fixture
-def deaths() -> Deaths:
-    return Deaths()
-
-
-@pytest.fixture
-def queue(tmp_path: Path, deaths: Deaths):
-    queue = JobQueue(tmp_path / "queue" / "jobs.db", clock=Clock(), witness=deaths)
-    yield queue
-    queue.close()
-
+from queue_world import add, end, made, put_into_state
 
 # Recovery
 

@@ -5,33 +5,13 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from deforum_helpers.errors import InputError, SettingsError
 from deforum_helpers.job_queue import STATES, TRANSITIONS, ClaimLost, Ending, Job, JobQueue, NewJob, seed_list
 from deforum_helpers.queue_store import order, owners
 from deforum_helpers.queue_store.jobs import transition
-from queue_world import PROMPTS, Clock, Deaths, add, end, folder_in_memory, made, put_into_state, waiting
-
-
-@pytest.fixture
-def tmp_path():
-    with folder_in_memory() as folder:
-        yield folder
-
-
-@pytest.fixture
-def deaths() -> Deaths:
-    return Deaths()
-
-
-@pytest.fixture
-def queue(tmp_path: Path, deaths: Deaths):
-    queue = JobQueue(tmp_path / "queue" / "jobs.db", clock=Clock(), witness=deaths)
-    yield queue
-    queue.close()
-
+from queue_world import PROMPTS, add, end, made, put_into_state, waiting
 
 # Adding
 

@@ -7,33 +7,13 @@ import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from deforum_helpers import job_queue
 from deforum_helpers.errors import InputError, OutputError
 from deforum_helpers.job_queue import JobQueue, Search
 from deforum_helpers.queue_store import database, schema
-from queue_world import Clock, Deaths, add, folder_in_memory, made
-
-
-@pytest.fixture
-def tmp_path():
-    with folder_in_memory() as folder:
-        yield folder
-
-
-@pytest.fixture
-def deaths() -> Deaths:
-    return Deaths()
-
-
-@pytest.fixture
-def queue(tmp_path: Path, deaths: Deaths):
-    queue = JobQueue(tmp_path / "queue" / "jobs.db", clock=Clock(), witness=deaths)
-    yield queue
-    queue.close()
-
+from queue_world import add, made
 
 # The file
 
