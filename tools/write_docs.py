@@ -27,6 +27,7 @@ SAID = {
     "models/demo": "the bundled demo checkpoint, official layout, a few MB",
     "examples": "runnable settings files, each loaded by a test",
     "docs": "settings, models, API, pictures",
+    "bench/continuity": "how well clips flow into each other: measure.py, and compare.py for all methods",
     "bench/results": "measured figures, with machine and versions",
     "tests/unit": "seconds, no torch",
     "tests/parity": "against the official code's recorded numbers, and diffusers",

@@ -1,0 +1,35 @@
+"""What is compared: ways to go on from clip to clip, on takes of 12 clips that the demo checkpoint can follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BASELINE = "last frame"
+
+# Name -> what it changes in the settings.
+METHODS: dict[str, dict[str, Any]] = {
+    "last frame": {"continuity": "image"},
+    "latents": {"continuity": "latents"},
+    "cuts": {"continuity": "cut"},
+}
+
+# One take a seed: the same look throughout, so that every change of colour is drift; there and back, because the
+# world ends at the picture's edge.  17 frames fill the first window, 12 is what a window of 17 adds to 2 latents.
+TAKES = (
+    "a red balloon drifts slowly to the {} over the sea during the day",
+    "a blue car drives slowly to the {} through the desert at sunset",
+    "a yellow ball rolls slowly to the {} over green hills during the day",
+)
+CLIPS, FIRST, ADDED, LEG = 12, 17, 12, 4  # LEG: clips in one direction
+MAX_FRAMES = FIRST + ADDED * (CLIPS - 1)
+
+
+def settings_of(method: str, take: int, seed: int) -> dict[str, Any]:
+    """The settings of one render, every clip a keyframe of its own so that all methods have the same 12."""
+    ways = ["right", "left", "right"]
+    starts = [0, *(FIRST + ADDED * k for k in range(CLIPS - 1))]
+    return {
+        "prompts": {str(frame): TAKES[take].format(ways[clip // LEG]) for clip, frame in enumerate(starts)},
+        "W": 128, "H": 80, "fps": 16, "max_frames": MAX_FRAMES, "seed": seed, "model": "demo",
+        "skip_video_creation": True, "make_srt": False, **METHODS[method],
+    }  # fmt: skip
