@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from .checkpoints import check_report
 from .cli_render import read_settings
 from .errors import ModelError
+from .lead import lead_of
 from .model_files import inspect_models
 from .planning.seeds import resolve_seed
 from .preflight import find_model
@@ -26,7 +27,7 @@ _LEFT = {"frames", "starts from", "prompt"}
 def show_plan(arguments: argparse.Namespace) -> int:
     """Print the clips of a settings file, as a table or as JSON."""
     settings, notes = read_settings(arguments.settings, arguments)
-    decided = plan(settings, _variant(settings), resolve_seed(settings.seed))
+    decided = plan(settings, _variant(settings), resolve_seed(settings.seed), lead_of(settings))
     for note in (*notes, *decided.notes):
         print(f"note: {note}", file=sys.stderr)
     if arguments.json:

@@ -18,13 +18,14 @@ from typing import overload
 import numpy as np
 
 from .checkpoints import ModelInfo
-from .errors import RenderCancelled, RenderError, WorkerDied
+from .errors import InputError, RenderCancelled, RenderError, WorkerDied
 from .job_files import JobFiles
+from .lead import Lead, first_latents
 from .progress import ClipWork
 from .protocol import ClipDone, ClipRequest, StreamPart
 from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
-from .video.frames import open_frames, write_png
+from .video.frames import open_frames, read_png, write_png
 from .video.retiming import Method, retime
 from .worker_client import ClipRenderer, OnEvent
 
@@ -33,7 +34,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One render, with everything decided.  identity: of the weights; image_sha256: of settings.init_image."""
+    """One render, with everything decided.
+
+    identity: of the weights; image_sha256: of settings.init_image; lead: of settings.continue_from.
+    """
 
     settings: RenderSettings
     plan: Plan
@@ -41,6 +45,7 @@ class Job:
     identity: str
     files: JobFiles
     image_sha256: str = ""
+    lead: Lead | None = None
 
 
 def clip_requests(job: Job) -> list[ClipRequest]:
@@ -48,9 +53,24 @@ def clip_requests(job: Job) -> list[ClipRequest]:
     its shot, so that a request's fingerprint says everything that decides its frames."""
     requests: list[ClipRequest] = []
     for clip in job.plan.clips:
-        former = requests[-1].fingerprint() if requests and job.plan.clips[clip.index - 1].shot == clip.shot else ""
+        if not requests:
+            former = _lead_fingerprint(job)
+        else:
+            former = requests[-1].fingerprint() if job.plan.clips[clip.index - 1].shot == clip.shot else ""
         requests.append(_clip_request(job, clip, former))
     return requests
+
+
+def _lead_fingerprint(job: Job) -> str:
+    """What the first clip goes on from, "" if from nothing.  Raises InputError."""
+    if job.lead is None or not job.plan.lead_frames:
+        return ""
+    try:
+        return job.lead.fingerprint(by_latents=job.plan.clips[0].start == "latents")
+    except OSError as error:
+        raise InputError(
+            "the job that this one goes on from can't be read", where="continue_from", got=str(error)
+        ) from error
 
 
 def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
@@ -99,21 +119,12 @@ def _start_picture(job: Job, clip: Clip) -> str:
 
 def stream_before(job: Job, clip: Clip) -> tuple[StreamPart, ...]:
     """The latents of the clip's shot that stay before its new ones."""
-    parts: tuple[StreamPart, ...] = ()
+    parts: tuple[StreamPart, ...] = job.lead.parts if job.lead and clip.shot == 0 else ()
     for other in job.plan.clips[: clip.index]:
         if other.shot == clip.shot:
-            parts = _first(parts, other.stream_latents_before)
+            parts = first_latents(parts, other.stream_latents_before)
             parts = (*parts, StreamPart(str(job.files.latents(other.index)), 0, other.new_latents))
-    return _first(parts, clip.stream_latents_before)
-
-
-def _first(parts: tuple[StreamPart, ...], count: int) -> tuple[StreamPart, ...]:
-    kept: list[StreamPart] = []
-    for part in parts:
-        if count > 0:
-            kept.append(replace(part, count=min(part.count, count)))
-            count -= part.count
-    return tuple(kept)
+    return first_latents(parts, clip.stream_latents_before)
 
 
 def render_clip(
@@ -125,7 +136,7 @@ def render_clip(
     """
     clip = next(clip for clip in job.plan.clips if request.frames_file == str(job.files.frames(clip.index)))
     if clip.dropped_frames:
-        write_png(request.init_image, ShotFrames(job, job.plan.clips[clip.index - 1])[clip.native_start - 1])
+        write_png(Path(request.init_image), _former_picture(job, clip))
     try:
         done = worker.run(request, on_event, cancel)
     except WorkerDied as error:
@@ -136,6 +147,14 @@ def render_clip(
     if not isinstance(done, ClipDone) or done.frames != clip.new_frames:
         raise RenderError("the worker made another number of frames", got=done, allowed=str(clip.new_frames))
     return done
+
+
+def _former_picture(job: Job, clip: Clip) -> np.ndarray:
+    """The frame that a clip's frame 0 repeats, uint8 [H, W, 3]."""
+    if clip.index:
+        return ShotFrames(job, job.plan.clips[clip.index - 1])[clip.native_start - 1]
+    assert job.lead is not None, "the first clip goes on from nothing"
+    return read_png(job.lead.picture)
 
 
 class ShotFrames(Sequence[np.ndarray]):

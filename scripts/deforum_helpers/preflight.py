@@ -12,6 +12,7 @@ from .atomic_files import check_output_folder
 from .checkpoints import ModelInfo, find_models, resolve_model
 from .errors import InputError, SettingsError
 from .job_files import job_files, new_timestring
+from .lead import Lead, lead_of
 from .planning.seeds import resolve_seed
 from .settings import RenderSettings, settings_to_dict
 from .timeline import Plan, plan
@@ -40,6 +41,7 @@ class Checked:
     image_sha256: str
     video: VideoOptions | None
     ffmpeg: str
+    lead: Lead | None = None
 
 
 def check_render(
@@ -52,7 +54,8 @@ def check_render(
     """
     ffmpeg = isolated_ffmpeg()
     resolved = resolve_seed(settings.seed) if seed is None else seed
-    decided = plan(settings, model.row, resolved)
+    lead = lead_of(settings)
+    decided = plan(settings, model.row, resolved, lead)
     job_files(out_dir, settings.batch_name, new_timestring())
     image_sha256 = checked_picture(settings.init_image)
     if settings.soundtrack:
@@ -63,7 +66,7 @@ def check_render(
     elif settings.make_gif:
         find_ffmpeg(ffmpeg)
     check_output_folder(out_dir, bytes_needed(decided, model))
-    return Checked(settings, decided, model, weights_identity(model), image_sha256, video, ffmpeg)
+    return Checked(settings, decided, model, weights_identity(model), image_sha256, video, ffmpeg, lead)
 
 
 def find_model(wanted: str, folders: Sequence[Path], *, picture: bool = False) -> ModelInfo:

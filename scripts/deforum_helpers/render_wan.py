@@ -94,7 +94,7 @@ def render_wan(
         if earlier and (result := _finished_result(files, load_manifest(files.manifest))):
             return result  # another process ended it just now
         remove_unfinished_files(files)
-        job = Job(settings, checked.plan, model, checked.identity, files, checked.image_sha256)
+        job = Job(settings, checked.plan, model, checked.identity, files, checked.image_sha256, checked.lead)
         manifest = _opened_manifest(job, earlier[1] if earlier else None, source)
         write_text(files.settings, settings_to_text(_reproducible(job)))
         try:

@@ -144,6 +144,10 @@ class RenderSettings:
     init_image: str = _field(
         "path", _CHAIN, "", "A picture that is the first frame; needs a model that takes one.", deforum=("init_image",)
     )
+    continue_from: str = _field(
+        "path", _CHAIN, "",
+        "The settings file of a finished job, <timestring>_settings.txt: this video begins where that one ends.",
+    )  # fmt: skip
     batch_name: str = _field(
         "text", _OUTPUT, "Deforum_{timestring}", "The folder of the results.",
         pattern=r'(?!\.)[^/\\:*?"<>|\x00-\x1f]{1,120}', deforum=("batch_name",),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .deforum_files import solver_for
+from .lead import Lead
 from .planning.clip_maker import Clip, ClipMaker
 from .planning.limits import (
     check_against,
@@ -24,6 +25,7 @@ from .planning.limits import (
     note_short_tails,
     plan_native_step,
     plan_window,
+    what_is_before,
     with_given_images,
 )
 from .planning.prompts import PromptSegment, prompt_segments
@@ -44,6 +46,7 @@ class Plan:
 
     motion_fps: native frames a second; native_step: native frames per output frame, exactly.
     schedules: term -> one value per output frame.  notes: what was mended or needs to be known.
+    lead_frames: output frames of the first shot that a job before has shown already.
     """
 
     fps: float
@@ -57,17 +60,20 @@ class Plan:
     clips: tuple[Clip, ...]
     schedules: dict[str, list[float]]
     notes: list[str] = field(default_factory=list)
+    lead_frames: int = 0
 
     def shot_start(self, clip: Clip) -> int:
-        """The output frame that the clip's shot starts at."""
+        """The output frame that the clip's shot starts at; below 0 for one that a job before has begun."""
+        if clip.shot == 0:
+            return -self.lead_frames
         first = bisect_right(self.clips, clip.shot - 1, key=lambda other: other.shot)
         return self.clips[first].start_frame
 
 
-def plan(settings: RenderSettings, variant: Variant, resolved_seed: int) -> Plan:
+def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: Lead | None = None) -> Plan:
     """Decide every clip.  resolved_seed: the seed with -1 already replaced, see planning/seeds.py.
 
-    Raises SettingsError or ScheduleError.
+    lead: of settings.continue_from, see lead.py.  Raises SettingsError or ScheduleError.
     """
     notes: list[str] = []
     check_against(settings, variant)
@@ -80,7 +86,11 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int) -> Plan
     window = plan_window(settings, variant, notes)
     step = plan_native_step(settings, variant, window, notes)
     cuts = series["strength"].values <= 0
-    stretches = chain(_bounds(segments, cuts, notes), lambda frame: bool(cuts[frame]), Rate.of(step), window)
+    before = what_is_before(lead, settings, variant, window, step, notes)
+    bounds = _bounds(segments, cuts, notes)
+    stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before)
+    if before and stretches[0].kind == "noise":
+        notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
     stretches = with_given_images(stretches, settings, variant, notes)
     note_short_tails(stretches, window, notes)
     maker = ClipMaker(settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window)
@@ -98,6 +108,7 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int) -> Plan
         clips=clips,
         schedules=_listed(series, clips, settings),
         notes=notes,
+        lead_frames=-stretches[0].shot_start,
     )
 
 

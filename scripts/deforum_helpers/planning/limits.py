@@ -6,10 +6,11 @@ import dataclasses
 from fractions import Fraction
 
 from ..errors import SettingsError
+from ..lead import Lead
 from ..settings import RenderSettings
-from ..variants import Variant
+from ..variants import VARIANTS, Variant
 from .clip_maker import Clip
-from .stream import Stretch, Window, last_frame, steepest_rate
+from .stream import Before, Rate, Stretch, Window, last_frame, steepest_rate
 
 
 def check_against(settings: RenderSettings, variant: Variant) -> None:
@@ -30,7 +31,12 @@ def check_against(settings: RenderSettings, variant: Variant) -> None:
             f"{variant.title} takes no picture", where="init_image", got=settings.init_image,
             next_step="leave it empty or choose an image-to-video model",
         )  # fmt: skip
-    if not settings.init_image and not variant.text_input:
+    if settings.init_image and settings.continue_from and variant.text_input:
+        raise SettingsError(
+            "a video starts from init_image or from a job, not from both", where="continue_from",
+            got=settings.continue_from, next_step="leave one of them empty",
+        )  # fmt: skip
+    if not settings.init_image and not settings.continue_from and not variant.text_input:
         raise SettingsError(
             f"{variant.title} needs a picture to start from", where="init_image",
             next_step="give one or choose a text-to-video model",
@@ -71,6 +77,46 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
     return Window(size, least, context, tail, mode)
 
 
+def what_is_before(
+    lead: Lead | None, settings: RenderSettings, variant: Variant, window: Window, step: Fraction, notes: list[str]
+) -> Before | None:
+    """How frame 0 goes on from a finished job: by its latents where they fit, else by its last picture."""
+    if lead is None:
+        return None
+    if window.mode == "cut":
+        notes.append("continue_from: without effect, because every clip is a hard cut")
+        return None
+    differs = _differences(lead, settings, variant, step)
+    if window.mode == "latents" and not differs:
+        return Before(lead.frames, lead.latents)
+    if not variant.image_input:
+        raise SettingsError(
+            f"{variant.title} goes on from latents only, and those of that job don't fit: {differs}",
+            where="continue_from", next_step="take that job's model, size and fps, or leave it empty",
+        )  # fmt: skip
+    if not lead.picture:
+        raise SettingsError(
+            "that job's pictures were deleted", where="continue_from", next_step="give its last frame as init_image"
+        )
+    if window.mode == "latents":
+        notes.append(f"continue_from: goes on from that job's last picture, because its latents don't fit: {differs}")
+    return Before(1, 0)
+
+
+def _differences(lead: Lead, settings: RenderSettings, variant: Variant, step: Fraction) -> str:
+    """Why a job's latents can't be gone on from here, "" if they can."""
+    if not lead.parts:
+        return "there is no stream of them any more"
+    made_by = VARIANTS.get(lead.variant)
+    if made_by is None or (made_by.vae, made_by.vae_dim) != (variant.vae, variant.vae_dim):
+        return f"they are {lead.variant}'s"
+    if (lead.width, lead.height) != (settings.width, settings.height):
+        return f"they are for {lead.width} x {lead.height}"
+    if lead.native_step != step or Rate.of(step).floor(lead.frames) < 1:
+        return "its motion has another rate"
+    return ""
+
+
 def plan_native_step(settings: RenderSettings, variant: Variant, window: Window, notes: list[str]) -> Fraction:
     """Native frames per output frame.  Decimal rates are read as written: 23.976 is 23976/1000."""
     if settings.motion == "output":
@@ -91,6 +137,11 @@ def with_given_images(
 ) -> list[Stretch]:
     """Let the first shot start from init_image; and every other one, of a model that can't start from noise."""
     if not settings.init_image:
+        if not variant.text_input and any(stretch.kind == "noise" for stretch in stretches):
+            raise SettingsError(
+                f"{variant.title} can't start a shot from nothing", where="init_image",
+                next_step="give a picture for the hard cuts, or take them out",
+            )  # fmt: skip
         return stretches
     given = []
     for stretch in stretches:

@@ -56,6 +56,17 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What there is before frame 0, of a job that is gone on from.
+
+    frames: output frames of its last shot.  latents: of that shot's stream; 0 = only its last frame is given.
+    """
+
+    frames: int
+    latents: int
+
+
+@dataclass(frozen=True)
 class Stretch:
     """Output frames [start, end) and the latents made for them.  before, new: latents of the shot's stream."""
 
@@ -112,16 +123,21 @@ def steepest_rate(window: Window) -> int | None:
     return 4 * free
 
 
-def chain(bounds: Sequence[int], is_cut: Callable[[int], bool], rate: Rate, window: Window) -> list[Stretch]:
+def chain(
+    bounds: Sequence[int], is_cut: Callable[[int], bool], rate: Rate, window: Window, before: Before | None = None
+) -> list[Stretch]:
     """Divide output frames into stretches: a new one at every bound, and where a window is full.
 
     bounds: ascending, from 0 to max_frames.  is_cut: whether a stretch that starts at a frame starts a new shot.
+    before: what frame 0 goes on from, unless there is a cut; the first shot then starts before it.
     """
     stretches: list[Stretch] = []
     for start, end in pairwise(bounds):
         while start < end:
             former = stretches[-1] if stretches else None
-            if former is None or window.mode == "cut" or is_cut(start):
+            if former is None and before and window.mode != "cut" and not is_cut(start):
+                stretch = _from_before(before, start, end, rate, window)
+            elif former is None or window.mode == "cut" or is_cut(start):
                 all_cuts = window.mode == "cut" or is_cut(end - 1)
                 shot = former.shot + 1 if former else 0
                 stretch = _of_new_shot(shot, start, end, all_cuts, rate, window)
@@ -150,6 +166,15 @@ def _of_new_shot(shot: int, start: int, end: int, all_cuts: bool, rate: Rate, wi
         new = _share(needed, 0, window)
     end = min(end, start + rate.reach(last_frame(new)) + 1)
     return Stretch(shot, start, start, end, "noise", 0, 0, new, 0)
+
+
+def _from_before(before: Before, start: int, end: int, rate: Rate, window: Window) -> Stretch:
+    """Go on from a finished job: from its stream, every native frame that is shown made anew, or from its picture."""
+    former = Stretch(0, -before.frames, -before.frames, 0, "noise", 0, 0, max(before.latents, 1), 0)
+    if not before.latents:
+        return _from_image(former, start, end, rate, window)
+    kept = min(before.latents, latents_before(rate.floor(before.frames)))
+    return _extended(former, kept, start, end, rate, window)
 
 
 def _from_latents(former: Stretch, start: int, end: int, rate: Rate, window: Window) -> Stretch:

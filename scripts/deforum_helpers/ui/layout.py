@@ -34,7 +34,7 @@ SECTIONS = (
     ),
     Section(
         "continuity", "Continuity", "how a clip goes on from the one before, and the first picture",
-        ("init_image", "continuity", "motion", "context_frames", "overlap_frames", "window_frames"),
+        ("init_image", "continue_from", "continuity", "motion", "context_frames", "overlap_frames", "window_frames"),
     ),
     Section(
         "output", "Output", "folder, codec, sound, subtitles, GIF",
@@ -77,6 +77,7 @@ LABELS = {
     "overlap_frames": "Overlap frames",
     "window_frames": "Window frames",
     "init_image": "Init image",
+    "continue_from": "Continue a job",
     "batch_name": "Batch name",
     "codec": "Codec",
     "crf": "crf",

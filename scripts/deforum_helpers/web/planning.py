@@ -15,6 +15,7 @@ from ..checkpoints import ModelInfo
 from ..clips import clip_work
 from ..deforum_files import names_of_fields
 from ..errors import ModelError, ScheduleError, SettingsError
+from ..lead import lead_of
 from ..planning.prompts import prompt_segments
 from ..planning.seeds import resolve_seed
 from ..preflight import bytes_needed
@@ -98,7 +99,7 @@ def _planned(settings: RenderSettings, variant: Variant) -> tuple[RenderSettings
     errors: list[dict[str, Any]] = []
     while True:
         try:
-            return settings, plan(settings, variant, resolve_seed(settings.seed)), errors
+            return settings, plan(settings, variant, resolve_seed(settings.seed), lead_of(settings)), errors
         except (SettingsError, ScheduleError) as error:
             found = problem(error)
             errors.append(found)
@@ -263,7 +264,7 @@ def check_planned(settings: RenderSettings, find: Callable[[RenderSettings], Mod
         if settings.model.strip() not in VARIANTS:
             return notes  # nothing is known of the model, so nothing can be checked against it
         variant = VARIANTS[settings.model.strip()]
-    plan(settings, variant, resolve_seed(settings.seed))
+    plan(settings, variant, resolve_seed(settings.seed), lead_of(settings))
     for error in missing_files(settings):
         raise error
     return notes

@@ -1,0 +1,32 @@
+"""A job that goes on from a finished one gives, pixel for pixel, what the first would have given had it been longer."""
+
+from dataclasses import replace
+
+from deforum_helpers.job_files import JobFiles
+from deforum_helpers.render_wan import render_wan
+from deforum_helpers.settings import load_settings
+from deforum_helpers.video.frames import read_png
+
+
+def pictures(result) -> list[bytes]:
+    return [read_png(path).tobytes() for path in JobFiles(result.folder, result.timestring).pictures()]
+
+
+def test_two_jobs_are_one_long_one(worker, settings_file, tmp_path):
+    settings = replace(
+        load_settings(settings_file())[0], max_frames=29, fps=16.0, num_inference_steps="3", seed=5,
+        prompts={"0": "a red balloon over the sea", "17": "a yellow boat on the sea"},
+    )  # fmt: skip
+    whole = render_wan(settings, tmp_path, worker=worker)
+    first = render_wan(replace(settings, max_frames=17), tmp_path, worker=worker)
+    second = render_wan(
+        replace(
+            settings, max_frames=12, prompts={"0": "a yellow boat on the sea"}, seed=6,
+            continue_from=str(first.settings),
+        ),
+        tmp_path, worker=worker,
+    )  # fmt: skip
+    assert pictures(first) + pictures(second) == pictures(whole)
+    alone = render_wan(replace(settings, max_frames=12, seed=6, prompts={"0": "a yellow boat on the sea"}), tmp_path,
+                       worker=worker)  # fmt: skip
+    assert pictures(alone)[0] != pictures(second)[0]
