@@ -28,7 +28,7 @@ FLOORS = {
     ),
     "logic": (
         "atomic_files", "builtin_presets", "checkpoints", "job_files",
-        "job_queue", "lead", "manifest", "planning", "presets", "progress", "queue_runner", "queue_store",
+        "job_queue", "lead", "manifest", "planning", "presets", "progress", "queue_runner", "queue_store", "retake",
         "schedules", "timeline", "video", "video_io",
     ),
     "host": (

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.render_wan import render_wan
+from deforum_helpers.retake import retake
 from deforum_helpers.settings import load_settings
 from deforum_helpers.video.frames import read_png
 
@@ -30,3 +31,19 @@ def test_two_jobs_are_one_long_one(worker, settings_file, tmp_path):
     alone = render_wan(replace(settings, max_frames=12, seed=6, prompts={"0": "a yellow boat on the sea"}), tmp_path,
                        worker=worker)  # fmt: skip
     assert pictures(alone)[0] != pictures(second)[0]
+
+
+def test_a_retake_samples_only_what_is_made_anew(worker, settings_file, tmp_path):
+    settings = load_settings(settings_file())[0]
+    first = render_wan(settings, tmp_path, worker=worker)
+    changed, files = retake(settings, JobFiles(first.folder, first.timestring), 3, tmp_path)
+    sampled = set()
+
+    def note(progress):
+        if progress.phase == "sampling" and progress.step:
+            sampled.add(progress.clip)
+
+    again = render_wan(changed, tmp_path, worker=worker, timestring=files.timestring, resume=True, on_progress=note)
+    assert sampled == {3}
+    same = [a == b for a, b in zip(pictures(first), pictures(again), strict=True)]
+    assert all(same[:18]) and not any(same[20:])  # frame 18 is still drawn from what clip 2 made

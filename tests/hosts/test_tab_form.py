@@ -20,7 +20,8 @@ OTHER = {
     "seed_behavior": "ladder", "seed_iter_n": "2", "seed_schedule": "0: (3)", "guidance_scale": "0: (5), 8: (2)",
     "num_inference_steps": "4", "shift": "0: (2+t/10)", "solver": "unipc", "solver_schedule": '0: ("euler")',
     "strength": "0: (0.5)", "continuity": "image", "context_frames": "4", "overlap_frames": "2", "window_frames": "13",
-    "init_image": "", "continue_from": "/out/20260101000000_settings.txt", "batch_name": "own", "codec": "libx265", "crf": "20", "ffmpeg_preset": "slow", "soundtrack": "",
+    "init_image": "", "continue_from": "/out/20260101000000_settings.txt", "batch_name": "own", "codec": "libx265",
+    "crf": "20", "ffmpeg_preset": "slow", "soundtrack": "",
     "skip_video_creation": True, "make_gif": True, "make_srt": False, "delete_imgs": True, "device": "cpu",
     "dtype": "float32",
 }  # fmt: skip

@@ -90,13 +90,19 @@ class Job:
 
 @dataclass(frozen=True)
 class NewJob:
-    """What somebody adds.  settings: parsed, or a settings file's object.  seed: None takes that of the settings."""
+    """What somebody adds.
+
+    settings: parsed, or a settings file's object.  seed: None takes that of the settings.
+    folder, timestring: files that were prepared for it and that it goes on from; never taken from an import.
+    """
 
     settings: RenderSettings | Mapping[str, Any]
     name: str = ""
     batch: str = ""
     bookmark: bool = False
     seed: int | None = None
+    folder: str = ""
+    timestring: str = ""
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -130,6 +136,7 @@ def insert(db: sqlite3.Connection, new: NewJob, now: float, position: int | None
         "state": "pending", "name": clean_name(new.name), "batch": clean_name(new.batch), "bookmark": int(new.bookmark),
         "seed": resolve_seed(settings.seed if new.seed is None else new.seed),
         "position": last_position(db) if position is None else position, "created": now, "updated": now,
+        "folder": new.folder, "timestring": new.timestring, "resume": int(bool(new.timestring)),
         **settings_columns(settings, new.name),
     }  # fmt: skip
     marks = ", ".join("?" * len(row))

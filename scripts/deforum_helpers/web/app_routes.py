@@ -16,7 +16,7 @@
     POST   /jobs/cancel  /jobs/retry  /jobs/retry-failed  /jobs/delete
     GET    /jobs/{job}  /jobs/{job}/settings  /jobs/{job}/files/{kind}  /jobs/{job}/files/frame/{number}
     DELETE /jobs/{job}
-    POST   /jobs/{job}/cancel  /skip  /retry  /run-next  /move  /edit  /duplicate  /bookmark  /rename
+    POST   /jobs/{job}/cancel  /skip  /retry  /run-next  /move  /edit  /duplicate  /retake  /bookmark  /rename
     POST   /queue/pause  /resume  /options  /prune  /dismiss
 
 Errors are {"error": {"field", "keyframe", "column", "message", ...}}: 422 a value, 404, 409 not as things stand,

@@ -66,6 +66,8 @@ def queue_routes(base: str) -> list[Route]:
               {"settings": "a settings object", "resume": "true: keep the clips that the change doesn't reach"}),
         Route("POST", f"{one}/duplicate", duplicate, "Queue the same settings again",
               {"seed": "another one; -1 a fresh one"}),
+        Route("POST", f"{one}/retake", retake, "Queue a job once more from a clip on, the clips before it as they are",
+              {"clip": "the first one to make anew, counted from 1", "seed": "its seed; -1 a fresh one"}),
         Route("POST", f"{one}/bookmark", bookmark, "Mark a job, so that it stays in the history", {"marked": ""}),
         Route("POST", f"{one}/rename", rename, "Give a job a name", {"name": ""}),
         Route("POST", f"{base}/queue/pause", pause, "Begin no further job",
@@ -255,6 +257,11 @@ def edit(call: Call) -> dict[str, Any]:
 def duplicate(call: Call) -> Reply:
     seed = call.body.whole("seed", None, least=-1, most=2**32 - 1)
     return Reply(job_brief(call.service.act(call.service.queue.duplicate, _number(call), seed=seed)), 201)
+
+
+def retake(call: Call) -> Reply:
+    clip, seed = call.body.whole("clip"), call.body.whole("seed", -1, least=-1, most=2**32 - 1)
+    return _added(call.service.retake(_number(call), clip, seed=seed))
 
 
 def bookmark(call: Call) -> dict[str, Any]:

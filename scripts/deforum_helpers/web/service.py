@@ -22,6 +22,7 @@ from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
 from ..queue_store import exchange
 from ..queue_store.jobs import parsed
+from ..retake import retake
 from ..settings import FIELDS, RenderSettings, apply_overrides, load_settings, settings_from_dict, settings_to_text
 from ..settings_fields import json_object
 from ..variants import DEMO, VARIANTS
@@ -186,6 +187,17 @@ class Service:
         self.job(job_id)
         settings, notes = self._checked(raw, any_path)
         return Added((self.act(self.queue.edit, job_id, settings, resume=resume),), tuple(notes))
+
+    def retake(self, job_id: int, clip: int, *, seed: int = -1) -> Added:
+        """Queue a job once more from one of its clips on, counted from 1; the old one stays as it is."""
+        job = self.job(job_id)
+        files = files_of(job)
+        if job.state in ("pending", "running") or files is None:
+            raise Conflict("a job can be made again once it has ended", got=f"job {job_id}, {job.state}")
+        settings, claimed = retake(job.render_settings(), files, clip, self.out_dir(), seed)
+        name = f"{job_brief(job)['title']} · again from clip {clip}"
+        new = NewJob(settings, name, job.batch, folder=str(claimed.folder), timestring=claimed.timestring)
+        return Added(tuple(self.queue.add_many([new])), ())
 
     def act(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do something with jobs; whole numbers among `args` are theirs.

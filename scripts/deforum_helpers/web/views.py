@@ -70,7 +70,14 @@ def job_detail(job: Job) -> dict[str, Any]:
         "timestring": job.timestring,
         "files": job_file_list(job),
         "frames": frames_on_disk(job),
+        "settings_file": _settings_file(job),
     }
+
+
+def _settings_file(job: Job) -> str:
+    """What continue_from takes to go on from this job, "" while it isn't finished."""
+    files = files_of(job) if job.state == "done" else None
+    return str(files.settings) if files and files.settings.is_file() else ""
 
 
 def _shortened(text: str) -> str:
