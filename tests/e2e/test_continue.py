@@ -46,4 +46,4 @@ def test_a_retake_samples_only_what_is_made_anew(worker, settings_file, tmp_path
     again = render_wan(changed, tmp_path, worker=worker, timestring=files.timestring, resume=True, on_progress=note)
     assert sampled == {3}
     same = [a == b for a, b in zip(pictures(first), pictures(again), strict=True)]
-    assert all(same[:18]) and not any(same[20:])  # frame 18 is still drawn from what clip 2 made
+    assert all(same[:18]) and not any(same[21:])  # frames 18 to 20 are still drawn from what clip 2 made
