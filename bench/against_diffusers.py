@@ -1,156 +1,141 @@
 #!/usr/bin/env python3
 """The same weights, the same machine, the same process: this project and diffusers, turn about.
 
-    python bench/against_diffusers.py [--repeats N] [--threads N] [--out FILE.json]
+    python bench/against_diffusers.py                      # what suits this machine; about 4 minutes on two cores
+    python bench/against_diffusers.py --sets 14B-720p      # on a GPU: one of the sets below
+    python bench/against_diffusers.py --device cpu --sets demo --repeats 9
 
-Cases: a forward pass of the backbone (guidance's two prompts in one batch), an autoencoder decode of a window, and a
-whole clip from prompt to frames.  Prints medians and ratios; writes them as JSON with machine and versions.
-Run it on a quiet machine: other programs' threads slow both, but not evenly.
+Sets: demo (the bundled checkpoint), slice (the 1.3B's real widths with two of its blocks, random weights), and on a
+GPU 1.3B-480p, 1.3B-720p, 14B-480p, 14B-720p (random weights, made on the device, 81 frames).
+Prints medians and ratios, where the time of a forward pass goes, and its share of what a matrix product reaches here.
+Writes all of it as JSON with machine, versions and load; `python tools/write_docs.py --write` puts it in docs/speed.md.
+Run it on a quiet machine: other programs' threads slow both sides, but not evenly.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import gc
 import json
 import os
 import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker has it
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker has them
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "parity")]
 
-import diffusers_twin
 import torch
-from deforum_helpers.model_files import inspect_model
-from deforum_helpers.wan.loading import Parts, load_parts
-from deforum_helpers.wan.machine import choose_machine
-from deforum_helpers.wan.sampling import Prompts, guided_model, sample
-from deforum_helpers.wan.solvers import noise_schedule
+from breakdown import breakdown
+from deforum_helpers.variants import VARIANTS
+from deforum_helpers.wan.machine import Machine, choose_machine
+from demo_cases import demo_cases
+from flops import matmul_ceiling
+from model_cases import Bench, Size
+from timing import Case, measure
+from twins import random_twins
 
-PROMPT = "a red balloon drifts to the right over the sea at sunset"
-GUIDANCE, STEPS, SHIFT, LATENTS = 4.0, 14, 3.0, (16, 5, 10, 16)
-
-Case = tuple[Callable[[], object], Callable[[], object]]
-
-
-def cases(parts: Parts, info: Any) -> dict[str, Case]:
-    """Name -> (ours, theirs), each doing the same work once."""
-    dit, vae = parts.dits[0], parts.vae
-    transformer, autoencoder = diffusers_twin.transformer(info), diffusers_twin.autoencoder(info)
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(2, *LATENTS, generator=generator)
-    context = torch.randn(2, info.row.text_len, info.row.text_dim, generator=generator)
-    timesteps, conditioning = torch.tensor([500.0, 500.0]), dit.condition(context)
-    one = latents[:1]
-    return {
-        "dit forward": (
-            lambda: dit(latents, timesteps, conditioning),
-            lambda: transformer(latents, timesteps, context, return_dict=False),
-        ),
-        "vae decode": (lambda: list(vae.decode(one)), lambda: diffusers_twin.decode(autoencoder, one)),
-        "vae encode": _encode_case(vae, autoencoder),
-        "whole clip": (lambda: our_clip(parts), diffusers_clip(parts, transformer, autoencoder)),
-    }
+_1_3B, _14B = VARIANTS["wan2.1-t2v-1.3B"], VARIANTS["wan2.1-t2v-14B"]
+# Real width, a window of 9 frames at 416x240: as many blocks and tokens as a CPU can repeat.
+_SLICE = (dataclasses.replace(_1_3B, num_layers=2), Size((3, 30, 52), (2, 12, 16)))
+_ON_GPU = {
+    "1.3B-480p": (_1_3B, Size.video(832, 480, 81, clip_steps=4)),
+    "1.3B-720p": (_1_3B, Size.video(1280, 720, 81)),
+    "14B-480p": (_14B, Size.video(832, 480, 81)),
+    "14B-720p": (_14B, Size.video(1280, 720, 81)),
+}
+SETS = ("demo", "slice", *_ON_GPU)
 
 
-def _encode_case(vae: Any, autoencoder: Any) -> Case:
-    video = torch.rand(1, 3, 17, 80, 128, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return lambda: vae.encode(video), lambda: autoencoder.encode(video).latent_dist.mean
+def cases_of(name: str, machine: Machine) -> list[Case]:
+    """The cases of a set; what they hold is freed with them."""
+    if name == "demo":
+        return demo_cases(machine)
+    variant, size = _SLICE if name == "slice" else _ON_GPU[name]
+    label = "1.3B slice" if name == "slice" else name
+    return Bench(label, variant, machine, random_twins(variant, machine), size).cases()
 
 
-def our_clip(parts: Parts) -> torch.Tensor:
-    """Prompt to frames, the prompt embedded afresh."""
-    parts.text_encoder.cache = None
-    dit = parts.dits[0]
-    contexts = parts.text_encoder.encode([PROMPT, ""])
-    prompts = Prompts(*(dit.condition(context[None]) for context in contexts))
-    noise = torch.randn(1, *LATENTS, generator=torch.Generator().manual_seed(3))
-    schedule = noise_schedule("unipc", STEPS, SHIFT)
-    latents = sample(guided_model(dit, prompts, (GUIDANCE,), noise), noise, "unipc", schedule)
-    return torch.cat(list(parts.vae.decode(latents)), dim=2)
+def run_set(name: str, machine: Machine, repeats: int, ceiling: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure a set, case by case."""
+    for case in cases_of(name, machine):
+        row = measure(case, repeats, machine.device)
+        if "tflops" in row:
+            row["share_of_matmul"] = row["tflops"] * 1e12 / ceiling
+        if case.name.endswith("dit forward"):
+            row["breakdown"] = breakdown(case.ours, machine.device)
+        yield case.name, row
+    gc.collect()
+    if machine.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
-def diffusers_clip(parts: Parts, transformer: Any, autoencoder: Any) -> Callable[[], object]:
-    """The same with diffusers' WanPipeline: its own loop, scheduler and decode; text encoder and tokenizer shared."""
-    from diffusers import UniPCMultistepScheduler, WanPipeline
-    from transformers import AutoTokenizer
-
-    parts.text_encoder.load()
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT)
-    pipeline = WanPipeline(
-        tokenizer=AutoTokenizer.from_pretrained(ROOT / "models" / "demo" / "tokenizer", local_files_only=True),
-        text_encoder=parts.text_encoder._model, vae=autoencoder, scheduler=scheduler, transformer=transformer,
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-
-    def clip() -> object:
-        return pipeline(
-            PROMPT, negative_prompt="", height=80, width=128, num_frames=17, num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE, max_sequence_length=parts.variant.text_len, output_type="pt",
-            generator=torch.Generator().manual_seed(3),
-        )  # fmt: skip
-
-    return clip
-
-
-def measure(case: Case, repeats: int) -> dict[str, float]:
-    """Alternate the two; medians of wall and processor seconds."""
-    wall: tuple[list[float], list[float]] = ([], [])
-    cpu: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 1):
-        for side, run in enumerate(case):
-            started, used = time.perf_counter(), time.process_time()
-            run()
-            if turn:  # the first turn warms up
-                wall[side].append(time.perf_counter() - started)
-                cpu[side].append(time.process_time() - used)
-    ours, theirs = (statistics.median(times) for times in wall)
-    ours_cpu, theirs_cpu = (statistics.median(times) for times in cpu)
-    return {
-        "ours_seconds": ours, "diffusers_seconds": theirs, "ratio": theirs / ours,
-        "ours_cpu_seconds": ours_cpu, "diffusers_cpu_seconds": theirs_cpu, "cpu_ratio": theirs_cpu / ours_cpu,
-    }  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=0, help="0 = torch's own choice")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "cpu_demo.json")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+def facts(machine: Machine, repeats: int, ceiling: float) -> dict[str, Any]:
+    """What the figures hold for."""
     import diffusers
     import transformers
 
-    info = inspect_model(ROOT / "models" / "demo").require()
-    parts = load_parts(str(ROOT / "models" / "demo"), choose_machine("cpu"), lambda *_: None)
-    result: dict[str, Any] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
+    return {
+        "machine": f"{machine.name}; {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "precision": str(machine.dtype).removeprefix("torch."),
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
         },
-        "repeats": options.repeats,
-        "cases": {},
+        "repeats": repeats,
+        "load_before": round(load, 2),
+        "matmul_tflops": round(ceiling / 1e12, 3),
     }  # fmt: skip
-    print(f"{result['machine']}, torch {torch.__version__}, diffusers {diffusers.__version__}")
-    print(f"{'case':14s} {'ours':>10s} {'diffusers':>10s} {'ratio':>7s} {'cpu ratio':>10s}")
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """A case as a line of the printed table."""
+    out = f"{name:24s} {row['ours_seconds'] * 1e3:10.1f}ms"
+    if "ratio" in row:
+        out += f" {row['diffusers_seconds'] * 1e3:10.1f}ms {row['ratio']:6.2f}x {row['cpu_ratio']:6.2f}x"
+    if "tflops" in row:
+        out += f"  {row['tflops']:.3f} TFLOP/s, {row['share_of_matmul']:.0%} of a matrix product"
+    if "ours_peak_gib" in row:
+        out += f"  peak {row['ours_peak_gib']:.1f} / {row['diffusers_peak_gib']:.1f} GiB"
+    if shares := row.get("breakdown"):
+        out += "\n    " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
+    return out
+
+
+def main(say: Callable[[str], None] = print) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--sets", default="", help=f"of {', '.join(SETS)}, with commas between")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0 = torch's own choice")
+    parser.add_argument("--out", type=Path, help="default: bench/results/cpu.json or cuda.json")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    machine = choose_machine(options.device, options.dtype)
+    cuda = machine.device.type == "cuda"
+    names = options.sets.split(",") if options.sets else [*_ON_GPU] if cuda else ["demo", "slice"]
+    if unknown := [name for name in names if name not in SETS]:
+        parser.error(f"no set {', '.join(unknown)}; there are {', '.join(SETS)}")
+    ceiling = matmul_ceiling(machine.device, machine.dtype)
+    result = {**facts(machine, options.repeats, ceiling), "cases": {}}
+    say(f"{result['machine']}, {result['precision']}, {result['versions']}, load {result['load_before']}")
+    say(f"{'case':24s} {'ours':>12s} {'diffusers':>12s} {'ratio':>7s} {'cpu':>7s}")
+    out = options.out or ROOT / "bench" / "results" / ("cuda.json" if cuda else "cpu.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
-        for name, case in cases(parts, info).items():
-            row = result["cases"][name] = measure(case, options.repeats)
-            print(
-                f"{name:14s} {row['ours_seconds'] * 1e3:8.1f}ms {row['diffusers_seconds'] * 1e3:8.1f}ms "
-                f"{row['ratio']:6.2f}x {row['cpu_ratio']:9.2f}x"
-            )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        for name in names:
+            for case, row in run_set(name, machine, options.repeats, ceiling):
+                result["cases"][case] = row
+                say(line(case, row))
+                out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")  # a later set may not fit
 
 
 if __name__ == "__main__":

@@ -219,10 +219,12 @@ def worker_environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     Hubs are switched off: weights are files that the user chose, and nothing is fetched behind their back.
     Torch's threads sleep while they wait: spinning, as is usual, they fight with whatever else runs on the machine,
-    and a render beside another busy program took twelve times as long.
+    and a render beside another busy program took twelve times as long.  Its large tensors lie in huge pages: touching
+    fresh memory in small ones took more time than the arithmetic of many a layer.
     """
     return {
         "OMP_WAIT_POLICY": "PASSIVE",
+        "THP_MEM_ALLOC_ENABLE": "1",
         **clean_environment(env),
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -103,7 +103,20 @@ def load_dit(part: PartInfo, variant: Variant, machine: Machine, *, stream: bool
 
     stream: keep its blocks in host memory and bring them to the device one at a time.
     """
-    config = DitConfig(
+    home = torch.device("cpu") if stream else machine.device
+    dit = load_module(lambda: WanFlowMatchingModel(dit_config(variant)), part, home, dit_dtype(machine.dtype))
+    if stream:
+        stream_blocks(dit, [*dit.blocks], machine.device)
+    attention = pick_attention(machine.device, machine.dtype, variant.head_dim)
+    for module in dit.modules():
+        if isinstance(module, WanSelfAttention):
+            module.attend = attention.run
+    return dit
+
+
+def dit_config(variant: Variant) -> DitConfig:
+    """What a variant's backbone is built from."""
+    return DitConfig(
         dim=variant.dim,
         ffn_dim=variant.ffn_dim,
         num_heads=variant.num_heads,
@@ -119,22 +132,19 @@ def load_dit(part: PartInfo, variant: Variant, machine: Machine, *, stream: bool
         vace_in_dim=variant.vace_in_dim,
     )
 
-    def dtype(name: str) -> torch.dtype:
-        return torch.float32 if any(mark in name for mark in _FULL_PRECISION) else machine.dtype
 
-    home = torch.device("cpu") if stream else machine.device
-    dit = load_module(lambda: WanFlowMatchingModel(config), part, home, dtype)
-    if stream:
-        stream_blocks(dit, [*dit.blocks], machine.device)
-    attention = pick_attention(machine.device, machine.dtype, variant.head_dim)
-    for module in dit.modules():
-        if isinstance(module, WanSelfAttention):
-            module.attend = attention.run
-    return dit
+def dit_dtype(dtype: torch.dtype) -> Callable[[str], torch.dtype]:
+    """The dtype of each of the backbone's tensors, where the big ones are in `dtype`."""
+    return lambda name: torch.float32 if any(mark in name for mark in _FULL_PRECISION) else dtype
+
+
+def vae_dtype(dtype: torch.dtype) -> Callable[[str], torch.dtype]:
+    """The same of the autoencoder: its encoder stays in float32, since what it makes starts long chains."""
+    return lambda name: torch.float32 if name.startswith(("encoder.", "conv1.")) else dtype
 
 
 def load_vae(part: PartInfo, variant: Variant, machine: Machine) -> WanVae:
-    """The autoencoder; its encoder stays in float32, since what it makes starts long chains."""
+    """The autoencoder, sizes as in the file."""
     row = VAES[variant.vae]
     config = VaeConfig(
         dim=part.sizes["dim"],
@@ -147,13 +157,10 @@ def load_vae(part: PartInfo, variant: Variant, machine: Machine) -> WanVae:
         pixel_patch=row.patch,
     )
 
-    def dtype(name: str) -> torch.dtype:
-        return torch.float32 if name.startswith(("encoder.", "conv1.")) else machine.dtype
-
     def build() -> WanVae:
         return WanVae(config, row.latents_mean, row.latents_std)
 
-    return load_module(build, part, machine.device, dtype)
+    return load_module(build, part, machine.device, vae_dtype(machine.dtype))
 
 
 def load_image_encoder(part: PartInfo, machine: Machine) -> ImageEncoder:
