@@ -9,6 +9,7 @@
 //   actions   Generate, Add to queue, grid, editing a waiting job
 //   live      what runs now: preview, progress, log
 //   queue     what waits
+//   again     what can be made of a job that has ended
 //   history   what has ended
 //   presets   named settings, settings files
 //   setup     the isolated environment
@@ -19,8 +20,8 @@
 (function () {
     "use strict";
     const dw = (window.deforumWan = window.deforumWan || {});
-    const PARTS = ["dialogs", "fields", "model", "prompts", "plan", "actions", "live", "queue", "history", "presets",
-        "setup", "tab"];
+    const PARTS = ["dialogs", "fields", "model", "prompts", "plan", "actions", "live", "queue", "again", "history",
+        "presets", "setup", "tab"];
     const DRAFT = "deforum-wan-draft";
 
     // An element from "tag.class.class", properties, and children (text, elements, arrays, null).

@@ -3,11 +3,11 @@
 (function () {
     "use strict";
     const parts = ((window.deforumWan = window.deforumWan || {}).parts = window.deforumWan.parts || {});
-    const PAGE = 20;
+    const PAGE = 20, FRAMES_SHOWN = 6;
     const ENDED = ["done", "failed", "cancelled", "interrupted"];
 
     parts.history = function (dw) {
-        const { h, store } = dw;
+        const { h } = dw;
         const search = h("input", { type: "search", placeholder: "words, or #number", "aria-label": "Search the history" });
         const filter = h("select", { "aria-label": "Which jobs" }, h("option", { value: "" }, "all"),
             ENDED.map((state) => h("option", { value: state }, state)), h("option", { value: "★" }, "★ bookmarked"));
@@ -61,22 +61,14 @@
 
         // What can be done with a job, in the live view and in menus
 
-        dw.useSettings = async function (job) {
-            const found = await dw.api(`jobs/${job.id}/settings`);
-            store.load(found.settings);
-            dw.say(`The form has the settings of job ${job.id}`);
-        };
-
-        dw.jobButtons = (job, few) => [
+        dw.jobButtons = (job) => [
             ...again(job),
+            job.state === "done" ? dw.button("Continue from its end", "The form gets its settings, to begin where it ends", () => dw.continueJob(job)) : null,
+            dw.button("Again, another seed", "Queue the same settings with a fresh seed", () => dw.anotherSeed(job)),
+            job.video ? dw.button("Again from a clip…", "The clips before stay, the others are made anew, as a new job", () => dw.retakeJob(job)) : null,
             dw.button("Use these settings", "Put the settings of this job into the form", () => dw.useSettings(job)),
-            dw.button("Again, another seed", "Queue the same settings with a fresh seed", async () => {
-                const made = await dw.api(`jobs/${job.id}/duplicate`, { seed: -1 });
-                dw.say(`Job ${made.id} waits in the queue`);
-                dw.poll();
-            }),
-            job.video ? dw.button("Save video", "", () => dw.download(`jobs/${job.id}/files/video`)) : null,
-            few ? dw.button("Details…", "Files, settings and the error", () => details(job.id)) : null,
+            job.video ? dw.button("Save video", "Download the video", () => dw.download(`jobs/${job.id}/files/video`)) : null,
+            dw.button("Details…", "Its files, its settings, the error", () => details(job.id)),
         ];
 
         dw.jobMenu = (job) => dw.button("⋯", "More", () => menu(job), "dw-plain");
@@ -89,8 +81,10 @@
                     then("Show in the live view", async () => dw.look(`job-${job.id}`)),
                     then("Details: files, settings, error", async () => details(job.id)),
                     then("Use these settings", () => dw.useSettings(job)),
+                    job.state === "done" ? then("Continue from its end", () => dw.continueJob(job)) : null,
+                    ended && job.video ? then("Again from a clip…", () => dw.retakeJob(job)) : null,
                     then("Duplicate", async () => { await dw.act(`jobs/${job.id}/duplicate`); }),
-                    then("Duplicate with another seed", async () => { await dw.act(`jobs/${job.id}/duplicate`, { seed: -1 }); }),
+                    then("Duplicate with another seed", () => dw.anotherSeed(job)),
                     ended ? then("Render again from the start", () => dw.act(`jobs/${job.id}/retry`, { resume: false })) : null,
                     then("Rename…", async () => dw.ask("Rename", "Name", job.name, "Rename", async (name) => { await dw.act(`jobs/${job.id}/rename`, { name }); look(); })),
                     then(job.bookmark ? "Remove the bookmark" : "Bookmark", () => dw.act(`jobs/${job.id}/bookmark`, { marked: !job.bookmark })),
@@ -114,9 +108,19 @@
                 job.error ? h("div.dw-banner.dw-bad", {}, job.error.message) : null,
                 h("dl.dw-facts-list", {}, lines.map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))])),
                 h("div.dw-row.dw-files", {}, job.files.map((file) => dw.button(`${file.kind} (${dw.bytes(file.size)})`, file.name, () => dw.download(file.url)))),
+                frames(job),
                 h("textarea.dw-code", { readOnly: true, rows: 12, value: made.text, "aria-label": "Settings of the job" }),
                 h("div.dw-row.dw-end", {}, dw.button("Save settings", "", () => dw.save(`job_${job.id}_settings.txt`, made.text)), dw.button("Close", "", close)),
             ], true);
+        }
+
+        // Some frames of the whole, each a link to its picture.
+        function frames(job) {
+            const shown = Math.min(job.frames, FRAMES_SHOWN);
+            if (!shown) return null;
+            const numbers = Array.from({ length: shown }, (_, at) => Math.round((at * (job.frames - 1)) / Math.max(1, shown - 1)));
+            return h("div.dw-frames", {}, numbers.map((number) => h("a", { href: dw.fileUrl(`jobs/${job.id}/files/frame/${number}`), target: "_blank", title: `Frame ${number}` },
+                h("img", { alt: `Frame ${number}`, loading: "lazy", src: dw.fileUrl(`jobs/${job.id}/files/frame/${number}`) }), h("span.dw-hint", {}, String(number)))));
         }
 
         dw.watch((state, before) => {

@@ -170,7 +170,7 @@
             strip.plan = null;
             try {
                 const { settings } = await dw.api(`jobs/${job.id}/settings`);
-                const answer = await dw.api("plan", { settings });
+                const answer = await dw.api("plan", { settings, width: dw.roomFor(stage) });
                 if (!answer.svg || shown !== `run-${job.id}`) return;
                 const svg = dw.drawing(answer.svg);
                 const head = document.createElementNS("http://www.w3.org/2000/svg", "line");
@@ -222,7 +222,7 @@
             else if (found.thumbnail) dw.fill(stage, h("img.dw-frame", { alt: "", src: dw.fileUrl(found.thumbnail) }));
             else dw.fill(stage, h("div.dw-empty", {}, found.error ? found.error.message : "This job has no video."));
             if (found.error && found.video) stage.append(h("div.dw-error", {}, found.error.message));
-            dw.fill(controls, dw.jobButtons ? dw.jobButtons(found, true) : null);
+            dw.fill(controls, dw.jobButtons(found));
             return undefined;
         }
 

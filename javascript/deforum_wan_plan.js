@@ -18,12 +18,19 @@
         dw.makePlan = () => h("div.dw-plan", {}, h("div.dw-row.dw-head", {}, h("b.dw-title", {}, "Timeline"), readout), picture, numbers, notes);
 
         dw.planSoon = dw.debounced(() => dw.planNow(), DELAY);
+        // The picture is drawn for the width it has, so that its letters keep their size.
+        dw.roomFor = (box) => Math.round(Math.min(Math.max(box.clientWidth, 240), 8000));
+        let room = 0;
+        new ResizeObserver(() => {
+            if (picture.clientWidth && Math.abs(dw.roomFor(picture) - room) > 2) dw.planSoon();
+        }).observe(picture);
 
         dw.planNow = async function () {
             const number = ++asked;
             let answer;
             try {
-                answer = await dw.api("plan", { settings: store.request() });
+                room = dw.roomFor(picture);
+                answer = await dw.api("plan", { settings: store.request(), width: room });
             } catch (error) {
                 if (error.status !== 422 && error.status !== 413) { if (error.status) dw.complain(error); return null; }
                 answer = { ok: false, errors: [{ field: error.field, message: error.message }], notes: [], plan: null, svg: "", keyframes: [], estimate: null };
@@ -81,7 +88,15 @@
                 if (estimate.disk_bytes) costs.push(h(full ? "span.dw-over" : "span", { title: "Room for pictures, latents and the video, at most" },
                     `up to ${dw.bytes(estimate.disk_bytes)} disk`, full ? ` (${dw.bytes(estimate.disk_free)} free)` : ""));
             }
-            return dw.fill(numbers, words.map((text) => h("span", {}, text)), costs);
+            return dw.fill(numbers, goesOn(), words.map((text) => h("span", {}, text)), costs);
+        }
+
+        // That this video begins where a job ends would be overlooked behind a closed title.
+        function goesOn() {
+            const path = store.values.continue_from;
+            if (!path || !path.trim()) return null;
+            const name = path.split(/[/\\]/).pop().replace(/_settings\.txt$/, "");
+            return h("span.dw-chip", { title: path }, `goes on from ${name}`, dw.button("×", "Begin anew instead", () => store.set("continue_from", ""), "dw-plain"));
         }
 
         // Frame, time and values under the pointer.

@@ -53,7 +53,8 @@
 
         // Rows, alike in queue and history
 
-        dw.thumbnail = (job) => h("div.dw-thumb", {}, job.thumbnail ? h("img", { alt: "", loading: "lazy", src: dw.fileUrl(job.thumbnail, { n: Math.round(job.updated || 0) }) }) : null);
+        dw.thumbnail = (job) => h("div.dw-thumb", {}, job.thumbnail ? h("img", { alt: "", loading: "lazy", src: dw.fileUrl(job.thumbnail, { n: Math.round(job.updated || 0) }) })
+            : h("span", { "aria-hidden": "true" }, `#${job.id}`));
 
         dw.facts = function (job) {
             const seconds = job.max_frames && job.fps ? `${dw.number(job.max_frames / job.fps, 1)} s` : "";
@@ -63,9 +64,8 @@
 
         dw.jobRow = function (job, state, buttons) {
             const title = h("div.dw-job-title", { title: job.prompt }, job.bookmark ? "★ " : "", h("b", {}, `#${job.id} `), job.title);
-            const row = h("div.dw-job", { role: "listitem" }, dw.thumbnail(job), h("div.dw-job-text", {}, title,
-                h("div.dw-hint", {}, state, " · ", dw.facts(job), job.prompt_count > 1 ? ` · ${job.prompt_count} prompts` : "", job.batch ? ` · ${job.batch}` : "")),
-            h("div.dw-job-buttons", {}, buttons));
+            const row = h("div.dw-job", { role: "listitem" }, dw.thumbnail(job), title, h("div.dw-job-buttons", {}, buttons),
+                h("div.dw-job-text.dw-hint", {}, state, " · ", dw.facts(job), job.prompt_count > 1 ? ` · ${job.prompt_count} prompts` : "", job.batch ? ` · ${job.batch}` : ""));
             row.dataset.job = job.id;
             row.addEventListener("click", (event) => !event.target.closest("button, a, input") && dw.look(`job-${job.id}`));
             return row;

@@ -15,7 +15,7 @@
             const app = h("div.dw-app");
             dw.app = app;
             const [picker, lacks] = dw.makeModelPicker();
-            app.append(h("div.dw-body", {}, h("div.dw-row.dw-top", {}, picker, dw.makePresets()), dw.makeSetupBanner(), lacks,
+            app.append(h("div.dw-body", {}, h("div.dw-columns-main.dw-top", {}, picker, dw.makePresets()), dw.makeSetupBanner(), lacks,
                 h("div.dw-columns-main", {}, left(), right())), h("div.dw-drop-words", {}, "Drop settings files here"), dw.notices);
             dw.acceptDrops(app);
             keys();
@@ -71,15 +71,26 @@
             const box = h("details.dw-section", { open: part.open }, h("summary", {}, h("b", {}, part.title), h("span.dw-hint", {}, part.about)), open);
             box.dataset.section = part.id;
             // A change behind a closed title would be forgotten.
-            const count = h("span.dw-count");
-            box.firstChild.append(count);
+            const told = h("span.dw-told");
+            box.firstChild.append(told);
             const mark = () => {
-                const changed = part.fields.filter((name) => String(store.values[name]) !== String(dw.fields[name].default));
-                count.textContent = changed.length ? `${changed.length} set` : "";
+                const set = part.fields.filter((name) => String(store.values[name]) !== String(dw.fields[name].default));
+                told.textContent = set.map(inWords).join(" · ");
+                told.title = set.map((name) => `${dw.label(name)}: ${store.values[name]}`).join("\n");
+                box.classList.toggle("dw-has-set", set.length > 0);
             };
             store.listen(mark);
             mark();
             return box;
+        }
+
+        // A field that differs from its default, for the title of a closed section.
+        function inWords(name) {
+            const value = String(store.values[name]), words = dw.label(name).toLowerCase();
+            if (dw.fields[name].kind === "bool") return store.values[name] ? words : `no ${words}`;
+            if (dw.fields[name].kind === "path") return `${words} ${value.split(/[/\\]/).pop()}`;
+            if (dw.fields[name].kind === "schedule" && /[:()a-z]/i.test(value)) return `${words} scheduled`;
+            return `${words} ${value.length > 24 ? `${value.slice(0, 22)}…` : value}`;
         }
 
         function right() {

@@ -28,7 +28,7 @@ def test_one_box_a_clip_at_its_own_place() -> None:
     assert len(boxes) == len(decided.clips)
     for box, clip in zip(boxes, decided.clips, strict=True):
         x = float(box.find(f"{SVG}rect").get("x"))
-        assert x == pytest.approx(96 + (1000 - 96 - 12) * clip.start_frame / 60, abs=0.1)
+        assert x == pytest.approx(92 + (1000 - 92 - 12) * clip.start_frame / 60, abs=0.1)
         assert f"frames {clip.start_frame} to {clip.end_frame - 1}" in box.find(f"{SVG}title").text
 
 

@@ -33,6 +33,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ..errors import InputError, SettingsError
+from ..planning.picture import WIDTH
 from ..presets import preset_values
 from ..queue_store.jobs import parsed
 from ..settings import FIELDS, settings_to_text
@@ -55,7 +56,8 @@ def app_routes(base: str = BASE) -> list[Route]:
         Route("GET", f"{base}/state", state, "What a page that watches needs",
               query={"since": "the version seen last", "log": "the first line of the log that is wanted"}),
         Route("GET", f"{base}/fields", fields, "The settings' fields"),
-        Route("POST", f"{base}/plan", plan, "What settings would render, what is wrong, what it costs", _SETTINGS),
+        Route("POST", f"{base}/plan", plan, "What settings would render, what is wrong, what it costs",
+              {**_SETTINGS, "width": "of the timeline's picture in pixels"}),
         Route("GET", f"{base}/models", models, "Models on this machine", query={"refresh": "1: look again"}),
         Route("POST", f"{base}/settings/import", import_settings, "Read a settings file",
               {"text": "the file's text, ours or Deforum's"}),
@@ -93,8 +95,8 @@ def fields(call: Call) -> dict[str, Any]:
 
 
 def plan(call: Call) -> dict[str, Any]:
-    settings = call.body.object("settings")
-    return call.service.plan(settings, any_path=call.any_path)
+    settings, width = call.body.object("settings"), call.body.whole("width", WIDTH, least=240, most=8000)
+    return call.service.plan(settings, any_path=call.any_path, width=width)
 
 
 def models(call: Call) -> dict[str, Any]:

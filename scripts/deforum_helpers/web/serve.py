@@ -27,6 +27,12 @@ from .service import Service, the_service
 log = logging.getLogger(__name__)
 
 STATIC = "/deforum-wan/static"
+# Standalone there is no host to look like: the whole window's width, and the letters that the machine has anyway.
+_OWN_LOOKS = (
+    ".gradio-container.gradio-container {font-family: ui-sans-serif, system-ui, sans-serif}"
+    " .gradio-container {--font: ui-sans-serif, system-ui, sans-serif}"
+    " .gradio-container .fillable.app {max-width: none}"
+)
 _JAVASCRIPT, _STYLE = EXTENSION_ROOT / "javascript", EXTENSION_ROOT / "style.css"
 _PAGE = f"{__package__.rpartition('.')[0]}.ui_elements"
 
@@ -98,6 +104,7 @@ def page_head() -> str:
     scripts = sorted(_JAVASCRIPT.glob("*.js")) if _JAVASCRIPT.is_dir() else []
     tags = [f'<link rel="stylesheet" href="{STATIC}/style.css">'] if _STYLE.is_file() else []
     tags += [f'<script defer src="{STATIC}/javascript/{escape(path.name)}"></script>' for path in scripts]
+    tags.append(f"<style>{_OWN_LOOKS}</style>")
     return "\n".join(tags)
 
 

@@ -17,7 +17,7 @@ from ..checkpoints import ModelInfo
 from ..errors import InputError, ModelError, SettingsError
 from ..job_files import JobFiles
 from ..job_queue import Job, NewJob, Search, new_batch, open_queue, seed_list
-from ..planning.picture import timeline_svg
+from ..planning.picture import WIDTH, timeline_svg
 from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
 from ..queue_store import exchange
@@ -238,11 +238,14 @@ class Service:
         """The model that these settings mean.  Raises ModelError."""
         return self._models.find(settings)
 
-    def plan(self, raw: Mapping[str, Any], *, any_path: bool = True) -> dict[str, Any]:
-        """What would be rendered: see planning.preview_to_dict.  Never raises for what someone typed."""
+    def plan(self, raw: Mapping[str, Any], *, any_path: bool = True, width: int = WIDTH) -> dict[str, Any]:
+        """What would be rendered: see planning.preview_to_dict.  Never raises for what someone typed.
+
+        width: of the timeline's picture in pixels.
+        """
         shown = preview(raw, self.find_model, (lambda settings: []) if any_path else foreign_paths)
         cost = estimate(shown, self.out_dir(), self._models.gpu_memory())
-        return {**preview_to_dict(shown, cost), "svg": timeline_svg(shown.plan) if shown.plan else ""}
+        return {**preview_to_dict(shown, cost), "svg": timeline_svg(shown.plan, width=width) if shown.plan else ""}
 
     def models(self, *, refresh: bool = False) -> dict[str, Any]:
         """Every model there is, what it can do, what it lacks, and where models were looked for."""
