@@ -12,7 +12,7 @@
         const numbers = h("div.dw-numbers");
         const notes = h("ul.dw-plan-notes");
         const curves = {}; // schedule -> its drawing below the field
-        let asked = 0;
+        let asked = 0, newest = null;
         dw.plan = null;
 
         dw.makePlan = () => h("div.dw-plan", {}, h("div.dw-row.dw-head", {}, h("b.dw-title", {}, "Timeline"), readout), picture, numbers, notes);
@@ -25,7 +25,11 @@
             if (picture.clientWidth && Math.abs(dw.roomFor(picture) - room) > 2) dw.planSoon();
         }).observe(picture);
 
-        dw.planNow = async function () {
+        // The plan of the form as it stands.  If something newer is asked for meanwhile, that one's: who waits never
+        // goes on with what was typed before.  null where the server doesn't answer.
+        dw.planNow = () => (newest = ask());
+
+        async function ask() {
             const number = ++asked;
             let answer;
             try {
@@ -35,11 +39,11 @@
                 if (error.status !== 422 && error.status !== 413) { if (error.status) dw.complain(error); return null; }
                 answer = { ok: false, errors: [{ field: error.field, message: error.message }], notes: [], plan: null, svg: "", keyframes: [], estimate: null };
             }
-            if (number !== asked) return null; // something newer is on its way
+            if (number !== asked) return newest;
             dw.plan = answer;
             show(answer);
             return answer;
-        };
+        }
 
         function show(answer) {
             const found = {};
