@@ -45,7 +45,7 @@
         function left() {
             return h("div.dw-left", {}, h("div.dw-panel", {}, dw.makePrompts(),
                 h("div.dw-pair", {}, dw.field("positive_prompt", { short: true }), dw.field("negative_prompt", { short: true })), dw.makePlan(), basics()),
-            dw.makeActions(), h("div.dw-sections", {}, ["schedules", "continuity", "output", "machine"].map((id) => details(section(id))), dw.makeSetup()),
+            dw.makeActions(), h("div.dw-sections", {}, dw.config.sections.filter((part) => !part.open).map(details), dw.makeSetup()),
             h("div.dw-row.dw-end", {}, dw.makeFileButtons()));
         }
 

@@ -13,7 +13,10 @@ from ..settings import FIELDS
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the form.  open: shown from the start; else behind its title, which says what is in it."""
+    """A part of the form.  open: shown from the start; else behind its title, which says what is in it.
+
+    A part without fields doesn't appear.
+    """
 
     id: str
     title: str
@@ -33,9 +36,15 @@ SECTIONS = (
         ("num_inference_steps", "guidance_scale", "shift", "strength", "solver_schedule", "seed_schedule"),
     ),
     Section(
-        "continuity", "Continuity", "how a clip goes on from the one before, and the first picture",
-        ("init_image", "continue_from", "continuity", "motion", "context_frames", "overlap_frames", "window_frames"),
+        "continuity", "Continuity", "how a clip goes on from the one before",
+        ("continuity", "motion", "context_frames", "overlap_frames", "window_frames"),
     ),
+    Section(
+        "images", "Images and video in", "a first picture, a job to go on from",
+        ("init_image", "continue_from"),
+    ),
+    Section("lora", "LoRA", "weights added to the model's", ()),
+    Section("camera", "Camera", "moves over the frames", ()),
     Section(
         "output", "Output", "folder, codec, sound, subtitles, GIF",
         (
@@ -101,7 +110,7 @@ FIRST_PROMPTS = {
 def layout_facts() -> dict[str, Any]:
     """The layout as the page code gets it."""
     return {
-        "sections": [asdict(section) for section in SECTIONS],
+        "sections": [asdict(section) for section in SECTIONS if section.fields],
         "labels": {name: LABELS.get(name, name.replace("_", " ").capitalize()) for name in FIELDS},
         "plain": list(PLAIN_NUMBERS),
         "first_prompts": FIRST_PROMPTS,
