@@ -7,6 +7,7 @@
         auto_resume: ["Go on by itself", "A job that was interrupted by a crash is resumed at the next start."],
         most_attempts: ["Most attempts", "How often a job is tried before it counts as failed."],
         pause_on_out_of_memory: ["Pause on out-of-memory", "The queue pauses instead of failing one job after the other."],
+        release_when_empty: ["Free memory when empty", "The model leaves the memory as soon as no job waits, instead of after ten idle minutes. In a WebUI it always does."],
         at_once: ["Jobs at once", "How many jobs this queue's processes may run at the same time."],
         keep_jobs: ["Keep jobs", "How many ended jobs the history keeps; 0 = all. Bookmarked ones always stay."],
         keep_days: ["Keep days", "For how many days; 0 = for ever."],
@@ -48,7 +49,7 @@
             const close = dw.button("×", "Forget these notices", () => dw.act("queue/dismiss"), "dw-plain");
             dw.fill(banner, queue.trouble ? h("div.dw-banner.dw-bad", {}, queue.trouble) : null,
                 queue.paused ? h("div.dw-banner.dw-warn", {}, h("b", {}, "Paused: "), queue.paused) : null,
-                queue.notices.length ? h("div.dw-banner.dw-warn", {}, h("div.dw-row", {}, h("ul.dw-grow", {}, queue.notices.map((line) => h("li", {}, line))), close)) : null);
+                queue.notices.length ? h("div.dw-banner.dw-warn", {}, h("div.dw-row", {}, h("ul.dw-grow", {}, queue.notices.map((notice) => h("li", {}, notice.text))), close)) : null);
         }
 
         // Rows, alike in queue and history

@@ -4,6 +4,8 @@
       InputError                    2  what the user typed or handed in
         SettingsError               2  one field of the settings
         ScheduleError               2  one keyframe of a schedule or a prompt set
+        NotFound                    2  what was named isn't there, or not any more
+        Conflict                    2  it can't be done as things stand: a job that has ended can't be moved
       SetupError                    3  the isolated environment
       ModelError                    3  weights: missing, truncated, foreign, unsafe
       RenderError                   4  a render that was under way
@@ -17,10 +19,15 @@ Every message is one line: what is wrong, what was got, what is allowed, what to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
+    "Conflict",
     "DeforumWanError",
     "InputError",
     "ModelError",
+    "NotFound",
     "OutOfDeviceMemory",
     "OutputError",
     "RenderCancelled",
@@ -30,6 +37,7 @@ __all__ = [
     "SetupError",
     "WorkerDied",
     "error_from_kind",
+    "of_job",
 ]
 
 _LONGEST_SHOWN = 160
@@ -44,6 +52,7 @@ class DeforumWanError(Exception):
 
     exit_code = 4
     kind = "error"
+    job_number, job_name = 0, ""  # which of several jobs it is about, from 1; see of_job
 
     def __init__(
         self, what: str, *, got: object = None, allowed: str = "", next_step: str = "", where: str = ""
@@ -53,7 +62,9 @@ class DeforumWanError(Exception):
 
     def one_line(self) -> str:
         """The whole message on one line, ready for a terminal, a log or a field's hint."""
-        parts = [f"{self.where}: {self.what}" if self.where else self.what]
+        job = f"job {self.job_number}" if self.job_number else ""
+        job += f" ({self.job_name})" if self.job_name else ""
+        parts = [": ".join(part for part in (job, self.where, self.what) if part)]
         if self.got is not None:
             parts.append(f"got {_shown(self.got)}")
         if self.allowed:
@@ -99,6 +110,14 @@ class ScheduleError(InputError):
         super().__init__(what, got=got, allowed=allowed, next_step=next_step, where=", ".join(place))
 
 
+class NotFound(InputError):
+    kind = "not_found"
+
+
+class Conflict(InputError):
+    kind = "conflict"
+
+
 class SetupError(DeforumWanError):
     exit_code = 3
     kind = "environment"
@@ -142,6 +161,16 @@ _BY_KIND: dict[str, type[DeforumWanError]] = {
 def error_from_kind(kind: str, message: str) -> DeforumWanError:
     """Rebuild an error that crossed the process boundary as (kind, one-line message)."""
     return _BY_KIND.get(kind, RenderError)(message)
+
+
+@contextmanager
+def of_job(number: int, name: str = "") -> Iterator[None]:
+    """Mark what is raised inside as the fault of the so many-th of several jobs."""
+    try:
+        yield
+    except DeforumWanError as error:
+        error.job_number, error.job_name = number, name
+        raise
 
 
 def _shown(value: object) -> str:

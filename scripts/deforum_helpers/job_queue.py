@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from .errors import Conflict
 from .planning.seeds import resolve_seed
 from .queue_store import exchange, facts, history, order, running
 from .queue_store.database import Database
-from .queue_store.exchange import seed_list
 from .queue_store.facts import QueueOptions
 from .queue_store.history import Page, Search
 from .queue_store.jobs import (
@@ -46,7 +45,7 @@ from .settings import RenderSettings
 
 __all__ = [
     "STATES", "TRANSITIONS", "ClaimLost", "Ending", "Job", "JobQueue", "NewJob", "Page", "QueueOptions", "Search",
-    "State", "Stop", "new_batch", "open_queue", "seed_list",
+    "State", "Stop", "new_batch", "open_queue",
 ]  # fmt: skip
 
 Settings = RenderSettings | Mapping[str, Any]
@@ -68,7 +67,7 @@ class JobQueue:
     """All that people and programs do with the queue.
 
     Methods that take job numbers take several at once and change all of them or none.  All raise OutputError for a
-    file that can't be used, and InputError for what can't be done, with the reason.
+    file that can't be used, NotFound for a job that isn't there, and Conflict for what can't be done as things stand.
     clock: seconds since 1970.  witness: tells whether the process that runs a job still lives.
     """
 
@@ -110,16 +109,6 @@ class JobQueue:
         ready = [dataclasses.replace(job, settings=parsed(job.settings)) for job in jobs]
         return self._db.write(_insert_all, self._clock(), ready, first)
 
-    def add_grid(
-        self, settings: Settings, axes: Mapping[str, Sequence[Any]], *, name: str = "", batch: str = ""
-    ) -> list[Job]:
-        """Queue one job for each combination of values; axes: field -> values, "seed" among them."""
-        return self.add_many(exchange.grid(NewJob(settings, name, batch or new_batch()), axes))
-
-    def import_jobs(self, text: str | bytes, *, batch: str = "") -> list[Job]:
-        """Queue the jobs of an exported file as new, waiting ones.  Raises InputError, SettingsError."""
-        return self.add_many(exchange.from_json(text, batch))
-
     def export_jobs(self, job_ids: Iterable[int] | None = None) -> str:
         """JSON of these jobs, or of all that wait or were interrupted, in the queue's order."""
         where = "state IN ('pending', 'interrupted') ORDER BY position, id"
@@ -129,7 +118,7 @@ class JobQueue:
     # Looking
 
     def job(self, job_id: int) -> Job:
-        """Raises InputError where there is no such job."""
+        """Raises NotFound where there is no such job."""
         return self._db.read(get, job_id)
 
     def waiting(self) -> list[Job]:
@@ -146,8 +135,8 @@ class JobQueue:
         """How many jobs are in each state."""
         return self._db.read(history.counts)
 
-    def batches(self) -> list[str]:
-        """The batches that have a job here, oldest first."""
+    def batches(self) -> dict[str, list[int]]:
+        """The batches that have a job here, oldest first, each with its jobs."""
         return self._db.read(history.batches)
 
     def version(self) -> str:
@@ -285,7 +274,7 @@ def _insert_all(db: sqlite3.Connection, now: float, jobs: list[NewJob], first: b
 def _waiting(db: sqlite3.Connection, job_id: int, doing: str) -> Job:
     job = get(db, job_id)
     if job.state != "pending":
-        raise InputError(
+        raise Conflict(
             f"only a waiting job can be {doing}", got=f"job {job_id}, {job.state}", next_step="duplicate it instead"
         )
     return job
@@ -310,7 +299,7 @@ def _move_by(db: sqlite3.Connection, now: float, job_id: int, places: int) -> Jo
 def _move_beside(db: sqlite3.Connection, now: float, job_id: int, before: int | None, after: int | None) -> Job:
     other = before if before is not None else after
     if other is None or (before is not None and after is not None) or other == job_id:
-        raise InputError("a job moves before or after one other", got={"before": before, "after": after})
+        raise Conflict("a job moves before or after one other", got={"before": before, "after": after})
     _waiting(db, job_id, "moved")
     _waiting(db, other, "a place to move to")
     others = [waiting for waiting in order.waiting_ids(db) if waiting != job_id]
@@ -362,7 +351,7 @@ def _requeue_failed(db: sqlite3.Connection, now: float) -> list[Job]:
 def _delete(db: sqlite3.Connection, job_ids: Iterable[int]) -> None:
     for job_id in job_ids:
         if get(db, job_id).state == "running":
-            raise InputError("a running job can't be deleted", got=f"job {job_id}", next_step="cancel it first")
+            raise Conflict("a running job can't be deleted", got=f"job {job_id}", next_step="cancel it first")
         db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from . import deforum_files
-from .atomic_files import inside, naming, write_bytes, write_json
+from .atomic_files import inside, naming, write_bytes
 from .builtin_presets import ROWS
-from .errors import InputError, OutputError, SettingsError
+from .errors import Conflict, InputError, NotFound, OutputError, SettingsError
 from .settings import FIELDS, RenderSettings, apply_overrides
 from .settings_fields import json_object
 from .variants import Variant
@@ -88,23 +88,23 @@ class PresetFolder:
         return sorted(found, key=lambda preset: _key(preset.name))
 
     def get(self, name: str) -> Preset:
-        """Raises InputError where there is none, or none that can be read."""
+        """Raises NotFound where there is none, or none that can be read, InputError for what is no name."""
         path = self._path(name)
         preset = self._read(path) if path.exists() else None
         if preset is None:
-            raise InputError("there is no such preset", got=name, next_step="choose one of the list")
+            raise _unknown(name)
         return preset
 
     def save(self, name: str, settings: Mapping[str, Any], *, description: str = "", overwrite: bool = False) -> Preset:
         """Write a preset.  overwrite: in place of one of this name, keeping what a newer version put in there.
 
-        settings: as preset_values() gives them.  Raises InputError, SettingsError, OutputError.
+        settings: as preset_values() gives them.  Raises InputError, Conflict, SettingsError, OutputError.
         """
         path = self._path(name)
         preset = Preset(path.stem, dict(settings), description)
         if path.exists():
             if not overwrite:
-                raise InputError("there is a preset of this name", got=name, next_step="choose another name")
+                raise _taken(name)
             if old := self._read(path):
                 unknown = deforum_files.translate(old.settings, FIELDS)[1]
                 preset = replace(preset, settings={**unknown, **preset.settings}, other=old.other)
@@ -112,10 +112,10 @@ class PresetFolder:
         return preset
 
     def rename(self, name: str, new_name: str) -> Preset:
-        """Raises InputError, OutputError."""
+        """Raises InputError, NotFound, Conflict, OutputError."""
         preset, path, target = self.get(name), self._path(name), inside(self.folder, f"{_checked(new_name)}.json")
         if _key(new_name) != _key(name) and self._path(new_name).exists():
-            raise InputError("there is a preset of this name", got=new_name, next_step="choose another name")
+            raise _taken(new_name)
         was_default = _key(self.default) == _key(name)
         with naming(target):
             path.rename(target)
@@ -124,10 +124,10 @@ class PresetFolder:
         return replace(preset, name=target.stem)
 
     def delete(self, name: str) -> None:
-        """Raises InputError where there is none, OutputError."""
+        """Raises InputError, NotFound, OutputError."""
         path, was_default = self._path(name), _key(self.default) == _key(name)
         if not path.exists():
-            raise InputError("there is no such preset", got=name, next_step="choose one of the list")
+            raise _unknown(name)
         with naming(path):
             path.unlink()
         if was_default:
@@ -135,16 +135,19 @@ class PresetFolder:
 
     def export_text(self, name: str) -> str:
         """The preset as a file's text."""
-        return json.dumps(_to_json(self.get(name)), ensure_ascii=False, indent=4) + "\n"
+        return _as_text(self.get(name))
 
     def import_text(self, text: str | bytes, name: str, *, overwrite: bool = False) -> Preset:
-        """Take in a preset or a settings file from anywhere.  Raises InputError, SettingsError, OutputError."""
+        """Take in a preset or a settings file from anywhere.
+
+        Raises InputError, Conflict, SettingsError, OutputError.
+        """
         if len(text) > _LARGEST_FILE:
-            raise InputError("the file is too large for a preset", allowed=f"up to {_LARGEST_FILE} bytes")
-        preset = _parse(text, _checked(name))
+            raise InputError("is too large for a preset", where="text", allowed=f"up to {_LARGEST_FILE} bytes")
+        preset = _parse(text, _checked(name), "text")
         path = self._path(name)
         if path.exists() and not overwrite:
-            raise InputError("there is a preset of this name", got=name, next_step="choose another name")
+            raise _taken(name)
         self._write(path, replace(preset, name=path.stem))
         return replace(preset, name=path.stem)
 
@@ -158,7 +161,7 @@ class PresetFolder:
             return ""
 
     def set_default(self, name: str) -> None:
-        """name: one of the user's, a built-in one's, or "" for none.  Raises InputError, OutputError."""
+        """name: one of the user's, a built-in one's, or "" for none.  Raises InputError, NotFound, OutputError."""
         if name and name not in _BUILT_IN:
             name = self.get(name).name
         self._make_folder()
@@ -203,13 +206,15 @@ class PresetFolder:
 
     def _write(self, path: Path, preset: Preset) -> None:
         apply_preset(RenderSettings(), preset)
-        content = _to_json(preset)
         try:
-            json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+            data = _as_text(preset).encode()
         except (ValueError, TypeError, RecursionError) as error:
             raise SettingsError(f"a preset can't hold this: {str(error)[:120]}", where="settings") from error
+        if len(data) > _LARGEST_FILE:
+            allowed = f"up to {_LARGEST_FILE} bytes"
+            raise SettingsError("a preset can't hold this much", where="settings", allowed=allowed)
         self._make_folder()
-        write_json(path, content)
+        write_bytes(path, data)
 
     def _make_folder(self) -> None:
         try:
@@ -236,39 +241,49 @@ def _from_plain_settings(raw: dict[str, Any]) -> dict[str, Any]:
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {0: _from_plain_settings}  # from that version
 
 
-def _parse(data: str | bytes, name: str) -> Preset:
-    """Raises SettingsError for what is no preset, InputError for one of a newer version."""
+def _unknown(name: str) -> NotFound:
+    return NotFound("there is no such preset", got=name, next_step="choose one of the list")
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict("there is a preset of this name", got=name, next_step="choose another name")
+
+
+def _parse(data: str | bytes, name: str, where: str = "") -> Preset:
+    """Raises SettingsError for what is no preset, InputError for one of a newer version; where: what they name."""
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
-        raise SettingsError(f"is not UTF-8 text (byte {error.start})") from None
-    raw, _ = json_object(text, name)
+        raise SettingsError(f"is not UTF-8 text (byte {error.start})", where=where) from None
+    raw, _ = json_object(text, where or name)
     version = raw.pop("version", None) if raw.pop("format", None) == FORMAT else 0
     if type(version) is not int or version < 0:
-        raise SettingsError("has no version", got=version)
+        raise SettingsError("has no version", where=where, got=version)
     if version > VERSION:
         raise InputError(
-            "was made by a newer version", got=version, allowed=f"up to {VERSION}", next_step="update the extension"
-        )
+            "was made by a newer version", where=where, got=version, allowed=f"up to {VERSION}",
+            next_step="update the extension",
+        )  # fmt: skip
     for step in range(version, VERSION):
         raw = _MIGRATIONS[step](raw)
     settings, description = raw.pop("settings", None), raw.pop("description", "")
     if not isinstance(settings, dict) or not isinstance(description, str):
-        raise SettingsError("holds no settings", got=settings)
+        raise SettingsError("holds no settings", where=where, got=settings)
     if not settings:
-        raise SettingsError("holds none of the settings", allowed=", ".join(sorted(FIELDS)[:8]) + " ...")
+        raise SettingsError("holds none of the settings", where=where, allowed=", ".join(sorted(FIELDS)[:8]) + " ...")
     return Preset(name, settings, description, other=raw)
 
 
-def _to_json(preset: Preset) -> dict[str, Any]:
+def _as_text(preset: Preset) -> str:
     own = {"format": FORMAT, "version": VERSION, "description": preset.description, "settings": preset.settings}
-    return {**own, **{key: value for key, value in preset.other.items() if key not in own}}
+    content = {**own, **{key: value for key, value in preset.other.items() if key not in own}}
+    return json.dumps(content, ensure_ascii=False, indent=4, allow_nan=False) + "\n"
 
 
 def _checked(name: str) -> str:
     """The name in one encoding; one that is a file's on every system and can't pass for another.
 
-    Raises InputError.
+    Raises InputError: not SettingsError, which would have a file of such a name set aside as damaged.
     """
     name = unicodedata.normalize("NFC", name)
     unseen = any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in _JOINERS for c in name)
@@ -277,11 +292,11 @@ def _checked(name: str) -> str:
         or not 1 <= len(name) <= _LONGEST_NAME or len(name.encode("utf-8", "replace")) > _MOST_BYTES
     ):  # fmt: skip
         raise InputError(
-            "is no name for a preset", got=name, next_step="choose another name",
+            "is no name for a preset", where="name", got=name, next_step="choose another name",
             allowed=f'up to {_LONGEST_NAME} characters without / \\ : * ? " < > |, no dot or space at its ends',
         )  # fmt: skip
     if _key(name) in {_key(built_in) for built_in in _BUILT_IN}:
-        raise InputError("is the name of a built-in preset", got=name, next_step="choose another name")
+        raise InputError("is the name of a built-in preset", where="name", got=name, next_step="choose another name")
     return name
 
 

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import DeforumWanError, InputError, OutputError, RenderCancelled
+from .errors import Conflict, DeforumWanError, NotFound, OutputError, RenderCancelled
 from .job_queue import ClaimLost, Ending, Job, JobQueue
 from .queue_store.running import PAUSED
 
@@ -83,19 +83,11 @@ Render = Callable[[Job, Report, StopSignal], Mapping[str, Any] | None]
 class Runner:
     """Runs the jobs of one queue in a thread of its own, until stop().
 
-    on_empty: called in that thread each time the last waiting job has ended.
     trouble: why no job can be begun although the queue is open, "" if there is no reason.
     """
 
-    def __init__(
-        self,
-        queue: JobQueue,
-        render: Render,
-        *,
-        on_empty: Callable[[], None] | None = None,
-        poll_seconds: float = 1.0,
-    ) -> None:
-        self.queue, self.render, self.on_empty = queue, render, on_empty
+    def __init__(self, queue: JobQueue, render: Render, *, poll_seconds: float = 1.0) -> None:
+        self.queue, self.render = queue, render
         self.trouble = ""
         self._poll = poll_seconds
         self._wake, self._ending = threading.Event(), threading.Event()
@@ -166,8 +158,6 @@ class Runner:
             return False
         self._settle(job, self._run(job))
         self.queue.prune()
-        if self.on_empty and not self._ending.is_set() and not self.queue.counts()["pending"]:
-            self.on_empty()
         return True
 
     def _run(self, job: Job) -> Ending:
@@ -221,7 +211,7 @@ class Runner:
     def _asked(self, job: Job) -> str | None:
         try:
             now = self.queue.job(job.id)
-        except InputError:
+        except NotFound:
             return None
         return now.stop if now.claim == job.claim else None
 
@@ -241,7 +231,7 @@ class Runner:
         self._owed = job, ending
         try:
             self.queue.finish(job, ending)
-        except (ClaimLost, InputError) as error:
+        except (ClaimLost, NotFound, Conflict) as error:
             log.warning("the end of job %d is dropped: %s", job.id, error.one_line())
         except OutputError:
             if not self._ending.is_set():
@@ -275,21 +265,15 @@ def runner_of(queue: JobQueue) -> Runner | None:
     return None
 
 
-def start_runner(
-    queue: JobQueue,
-    render: Render,
-    *,
-    on_empty: Callable[[], None] | None = None,
-    poll_seconds: float = 1.0,
-) -> Runner:
-    """Start the runner of this queue, or hand the one at work its next functions.  Never two in one process."""
+def start_runner(queue: JobQueue, render: Render, *, poll_seconds: float = 1.0) -> Runner:
+    """Start the runner of this queue, or hand the one at work its next function.  Never two in one process."""
     with _starting:
         runner = runner_of(queue)
         if runner is None:
-            runner = Runner(queue, render, on_empty=on_empty, poll_seconds=poll_seconds)
+            runner = Runner(queue, render, poll_seconds=poll_seconds)
             runner.start()
         else:
-            runner.render, runner.on_empty = render, on_empty
+            runner.render = render
         return runner
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
 from .errors import SettingsError
@@ -17,6 +18,7 @@ Kind = Literal["int", "float", "bool", "text", "path", "choice", "schedule", "pr
 
 _LONGEST = {"text": 20_000, "path": 4_096, "choice": 100, "schedule": 200_000}
 _LONGEST_PROMPT = 20_000
+_MOST_LEVELS = 100
 _YES = {"true", "yes", "on", "1"}
 _NO = {"false", "no", "off", "0"}
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+://")
@@ -157,6 +159,11 @@ class Field:
             raise self.error("is not usable", value)
         if self.kind == "path" and _URL.match(value):
             raise self.error("must be a file; nothing is fetched from the net", value, "download it first")
+        if self.kind == "path" and value.startswith("~"):
+            try:
+                Path(value).expanduser()
+            except RuntimeError:
+                raise self.error("begins with the home folder of a user who isn't known here", value) from None
         return value
 
 
@@ -188,7 +195,23 @@ def json_object(text: str, where: str) -> tuple[dict[str, Any], list[str]]:
         raise SettingsError(
             "must be one JSON object", where=where, got=type(raw).__name__, allowed='{"name": value, ...}'
         )
+    if _is_deeper(raw, _MOST_LEVELS):
+        raise SettingsError("is nested too deeply", where=where, allowed=f"up to {_MOST_LEVELS} levels")
     return raw, notes
+
+
+def _is_deeper(value: dict[str, Any], levels: int) -> bool:
+    """Whether lists and objects lie in each other more than so many times.
+
+    Python reads and writes JSON by recursion: what was read at one depth of the stack must not fail at another.
+    """
+    layer: list[Any] = [value]
+    for _ in range(levels):
+        inside = (inner for outer in layer for inner in (outer.values() if isinstance(outer, dict) else outer))
+        layer = [inner for inner in inside if isinstance(inner, dict | list)]
+        if not layer:
+            return False
+    return True
 
 
 def _no_constant(name: str) -> None:

@@ -8,6 +8,8 @@ import json
 import pytest
 from api_client import GENERATIONS, SETTINGS, THIS_PYTHON, Server, python_of, shared_server
 
+QUEUE = '{"format": "deforum-wan-queue", "version": 1}'
+
 
 @pytest.fixture(scope="module", params=GENERATIONS)
 def server(request):
@@ -41,7 +43,14 @@ def start(request, tmp_path):
         ("jobs", {"settings": SETTINGS, "first": 1}, "first"),
         ("jobs", {"settings": {**SETTINGS, "prompts": {"0": "\ud800"}}}, "prompts"),
         ("jobs/cancel", {"ids": ["1"]}, "ids"),
+        ("jobs/delete", {"ids": [2**70]}, "ids"),
         ("jobs/grid", {"settings": SETTINGS, "axes": {"seed": []}}, "seed"),
+        ("jobs/grid", {"settings": SETTINGS, "axes": {}}, "axes"),
+        ("jobs/import", {"text": "{"}, "text"),
+        ("jobs/import", {"text": f'{QUEUE[:-1]}, "jobs": [{{"settings": {{"W": 1}}}}]}}'}, "width"),
+        ("presets/import", {"name": "a", "text": "{"}, "text"),
+        ("presets", {"name": "../a", "settings": SETTINGS}, "name"),
+        ("settings/import", {"text": "{"}, "text"),
         ("jobs/1/move", {"before": 2, "after": 3}, "before"),
         ("jobs/1/move", {}, "before"),
         ("queue/options", {"at_once": 0}, "at_once"),
@@ -68,6 +77,9 @@ def test_a_body_that_is_too_large(server):
     # One that doesn't say how large it is, piece by piece.
     pieces = server.ask("POST", "jobs", iter([b"a" * 65536] * 160), Content_Type="application/json")
     assert pieces.status == 413
+    # The sender of a much larger one hears it too, and a queue to import may be that large.
+    for path, status in (("jobs", 413), ("jobs/import", 422)):
+        assert server.post(path, b" " * (70 * 1024 * 1024), Content_Type="application/json").status == status
 
 
 def test_a_foreign_page_changes_nothing(server):

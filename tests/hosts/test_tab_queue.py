@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,17 @@ def test_options_are_kept_and_checked(page, standalone) -> None:
     page.wait_for_selector(".dw-dialog", state="detached")
     options = standalone.ask("GET", "state")["queue"]["options"]
     assert (options["most_attempts"], options["auto_resume"]) == (5, True)
+
+
+def test_a_word_about_the_queues_file_is_shown_until_it_is_dismissed(page, standalone) -> None:
+    data = Path(standalone.ask("GET", "environment")["data_folder"])
+    with sqlite3.connect(data / "queue.sqlite3") as db:
+        notice = json.dumps([{"time": 1.0, "text": "The queue's file was damaged and set aside"}])
+        db.execute("INSERT OR REPLACE INTO facts (key, value) VALUES ('notices', ?)", (notice,))
+        db.execute("UPDATE facts SET value = value + 1 WHERE key = 'version'")
+    page.wait_for_selector(".dw-banner li:has-text('damaged and set aside')")
+    page.click("[title='Forget these notices']")
+    page.wait_for_selector(".dw-banner li:has-text('damaged and set aside')", state="detached")
 
 
 def test_a_second_browser_shows_the_same(page, standalone, browser) -> None:

@@ -4,9 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from deforum_helpers.errors import SetupError
+from deforum_helpers.errors import Conflict, SetupError
 from deforum_helpers.web import environment
-from deforum_helpers.web.faults import Conflict
 from fake_hosts import install
 from fake_worker import FakeRenderer
 from service_kit import SETTINGS, in_state, services, wait_until

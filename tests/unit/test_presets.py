@@ -263,7 +263,8 @@ def test_export_and_import(folder, tmp_path):
     [('{"W": 13}', "width"), ('{"W": "wide"}', "width"), ("[]", "object"), ("{", "JSON"), ('{"a": 1}', "none of the"),
      (b"\xff", "UTF-8"), (json.dumps({**V1, "version": 7, "settings": {"width": 640}}), "newer"),
      (json.dumps({**V1, "settings": {"width": 640}, "odd": "\ud800"}), "can't hold"), (" " * 1_100_000, "too large"),
-     ('{"format": "deforum-wan-preset", "version": 1, "settings": {"width": 1e400}}', "width|finite")],
+     ('{"format": "deforum-wan-preset", "version": 1, "settings": {"width": 1e400}}', "width|finite"),
+     (json.dumps({**V1, "settings": {"width": 640}, "x": 0}).replace(": 0", ": " + "[" * 200 + "]" * 200), "nested")],
     ids=lambda value: ascii(value)[:20],
 )  # fmt: skip
 def test_what_cannot_be_imported_is_said_and_not_written(folder, text, words):
@@ -278,6 +279,15 @@ def test_saving_refuses_what_no_render_could_use(folder):
     with pytest.raises(SettingsError, match="can't hold"):
         folder.save("bad", {"width": 640, "x": {1, 2}})
     assert not folder.folder.exists()
+
+
+def test_what_is_saved_can_be_read_again_however_much_it_is(folder):
+    """Written with indents, it is larger than it came."""
+    short = json.dumps({**V1, "settings": {"width": 640}, "x": list(range(10))}, indent=None)
+    folder.import_text(short, "short")
+    with pytest.raises(SettingsError, match="this much"):
+        folder.import_text(json.dumps({**V1, "settings": {"width": 640}, "x": [0] * 200_000}), "long")
+    assert [preset.name for preset in folder.presets()] == ["short"] and folder.notices == []
 
 
 def test_a_folder_that_cannot_be_made_is_said_so(tmp_path):

@@ -46,11 +46,11 @@ def test_stop_keeps_what_is_finished_and_retry_goes_on_from_it(service):
     job_id = one.add([SETTINGS]).jobs[0].id
     worker.gate.release()
     wait_until(lambda: worker.at == 2)
-    one.act(one.queue.cancel, job_id)
+    one.queue.cancel(job_id)
     job = in_state(one, job_id, "cancelled")
     assert Path(job.video).is_file()
     assert job.error.startswith("stopped; 16 of 24 frames are kept")
-    one.act(one.queue.requeue, job_id)
+    one.queue.requeue(job_id)
     worker.gate.release(10)
     again = in_state(one, job_id, "done", "failed")
     assert (again.state, again.timestring, again.folder) == ("done", job.timestring, job.folder)
@@ -81,10 +81,10 @@ def test_a_job_resumes_where_its_files_are_though_the_output_folder_was_changed(
     job_id = one.add([SETTINGS]).jobs[0].id
     worker.gate.release()
     wait_until(lambda: worker.at == 2)
-    one.act(one.queue.cancel, job_id)
+    one.queue.cancel(job_id)
     before = in_state(one, job_id, "cancelled")
     monkeypatch.setenv("DEFORUM_WAN_OUT", str(tmp_path / "elsewhere"))
-    one.act(one.queue.requeue, job_id)
+    one.queue.requeue(job_id)
     worker.gate.release(10)
     job = in_state(one, job_id, "done", "failed")
     assert (job.state, job.folder) == ("done", before.folder)
@@ -147,9 +147,20 @@ def test_a_job_waits_for_the_webuis_own_work(service, monkeypatch, tmp_path):
     job_id = one.add([SETTINGS]).jobs[0].id
     wait_until(lambda: one.log.since(0))
     assert one.queue.job(job_id).state == "running"
-    one.act(one.queue.cancel, job_id)
+    one.queue.cancel(job_id)
     assert in_state(one, job_id, "cancelled", "done").state == "cancelled"
     fake.lock.release()
+
+
+def test_the_model_stays_when_nothing_waits_unless_it_shall_not(service):
+    one = service(run=False)
+    assert one._keep_warm() is True
+    one.queue.set_options(release_when_empty=True)
+    assert one._keep_warm() is False
+    one.add([SETTINGS])
+    assert one._keep_warm() is True
+    one.queue.pause()
+    assert one._keep_warm() is False
 
 
 def test_the_model_leaves_the_gpu_before_the_host_goes_on(service, monkeypatch, tmp_path):

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from deforum_helpers.errors import InputError, SettingsError
+from deforum_helpers.errors import Conflict, InputError, SettingsError
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.settings import load_settings
-from deforum_helpers.web.faults import Conflict
 from deforum_helpers.web.views import job_detail
 from fake_worker import FakeRenderer
 from service_kit import SETTINGS, Gated, in_state, services, wait_until
@@ -87,7 +86,7 @@ def test_what_cant_be_made_again(service):
         one.retake(job_id, 1)
     one.queue.cancel(job_id)
     in_state(one, job_id, "cancelled")
-    assert job_detail(one.job(job_id))["settings_file"] == ""  # nothing to go on from yet
+    assert job_detail(one.queue.job(job_id))["settings_file"] == ""  # nothing to go on from yet
     for clip in (0, 4):
         with pytest.raises(SettingsError) as error:
             one.retake(job_id, clip)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from deforum_helpers import progress
-from deforum_helpers.errors import InputError, ScheduleError, SettingsError
-from deforum_helpers.web.faults import Conflict, NotFound
+from deforum_helpers.errors import Conflict, InputError, NotFound, ScheduleError, SettingsError
+from deforum_helpers.web.faults import problem
 from deforum_helpers.web.paths import allowed_folder
 from deforum_helpers.web.planning import curve
 from service_kit import SETTINGS, in_state, services
@@ -71,6 +71,7 @@ def test_a_file_of_the_folder_that_cant_be_rendered_is_named(service, tmp_path):
     with pytest.raises(SettingsError) as caught:
         one.add_folder(str(folder))
     assert (caught.value.where, caught.value.job_name) == ("width", "b.txt")
+    assert problem(caught.value)["message"].startswith("job 2 (b.txt): width: must be a multiple")
     assert one.queue.counts()["pending"] == 0
 
 
@@ -81,7 +82,7 @@ def test_a_value_of_a_grid_that_cant_be_planned_keeps_all_out(service):
     assert one.queue.counts()["pending"] == 0
 
 
-@pytest.mark.parametrize("folder", ["/etc", "", "..", "~"])
+@pytest.mark.parametrize("folder", ["/etc", "", "..", "~", "~nobody-of-this-name", "x" * 5000])
 def test_no_other_folder_is_read(folder, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="certain folders"):
@@ -139,15 +140,26 @@ def test_a_grid_over_seeds_and_a_field(service):
     ]  # fmt: skip
 
 
+def test_a_home_folder_that_nobody_has_is_its_fields_fault(service):
+    one = service(run=False)
+    for field in ("init_image", "model", "soundtrack"):
+        raw = {**SETTINGS, field: "~nobody-of-this-name/x"}
+        assert [error["field"] for error in one.plan(raw)["errors"]] == [field]
+        with pytest.raises(SettingsError, match="home folder"):
+            one.add([raw])
+    with pytest.raises(SettingsError, match="home folder"):
+        one.preset_list("~nobody-of-this-name")
+
+
 def test_what_cant_be_done_as_things_stand_is_a_conflict(service):
     one = service()
     job_id = one.add([SETTINGS]).jobs[0].id
     in_state(one, job_id, "done")
     for refused in (one.queue.requeue, one.queue.cancel, one.queue.run_next):
         with pytest.raises(Conflict):
-            one.act(refused, job_id)
+            refused(job_id)
     with pytest.raises(NotFound):
-        one.act(one.queue.cancel, 999)
+        one.queue.cancel(999)
 
 
 # Plans

@@ -4,7 +4,7 @@ import asyncio
 import os
 
 import pytest
-from deforum_helpers.web.faults import NotFound
+from deforum_helpers.errors import NotFound
 from deforum_helpers.web.files import ServedFile, byte_range, file_response
 from hypothesis import given
 from hypothesis import strategies as st

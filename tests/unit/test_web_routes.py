@@ -9,8 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from deforum_helpers import api
 from deforum_helpers.errors import SettingsError
+from deforum_helpers.settings_fields import json_object
 from deforum_helpers.web import run_now
-from deforum_helpers.web.bodies import Fields, Query
+from deforum_helpers.web.bodies import Fields, Query, parse_object
+from deforum_helpers.web.faults import problem
 from deforum_helpers.web.routes import Reply, Route, add_routes
 from fake_hosts import install
 from fastapi import FastAPI
@@ -123,6 +125,7 @@ def test_half_a_character_in_an_answer_hurts_nobody():
         (lambda f: f.whole("x"), True), (lambda f: f.whole("x"), 1.5), (lambda f: f.whole("x", least=0), -1),
         (lambda f: f.flag("x"), 1), (lambda f: f.flag("x"), "true"), (lambda f: f.object("x"), []),
         (lambda f: f.objects("x"), [{}, 1]), (lambda f: f.wholes("x"), [1, True]), (lambda f: f.wholes("x"), "1"),
+        (lambda f: f.wholes("x"), [2**63]),
         (lambda f: f.wholes("x", most=1), [1, 2]), (lambda f: f.choice("x", ("a",)), "b"),
         (lambda f: f.text("x"), None),
     ],
@@ -139,6 +142,29 @@ def test_numbers_of_an_address(text):
         Query({"x": text}).whole("x")
     assert Query({}).whole("x", 7) == 7
     assert Query({"x": " 12 "}).whole("x") == 12
+
+
+@pytest.mark.parametrize("text", ["x", "1,", "1,,2", "9" * 30, "1,2,3"])
+def test_lists_of_numbers_of_an_address(text):
+    with pytest.raises(SettingsError) as caught:
+        Query({"x": text}).wholes("x", most=2)
+    assert caught.value.where == "x"
+    assert Query({}).wholes("x", None) is None
+    assert Query({"x": "3, 12"}).wholes("x") == [3, 12]
+
+
+def test_a_field_is_named_without_the_place_in_its_text():
+    with pytest.raises(SettingsError) as caught:
+        json_object("{", "text")
+    assert problem(caught.value)["field"] == "text" and "line 1, column 2" in problem(caught.value)["message"]
+
+
+def test_lists_in_lists_have_an_end():
+    assert parse_object(b'{"a": ' + b"[" * 99 + b"]" * 99 + b"}")
+    for levels in (100, 5000):
+        with pytest.raises(SettingsError) as caught:
+            parse_object(b'{"a": ' + b"[" * levels + b"]" * levels + b"}")
+        assert caught.value.where == "body"
 
 
 # Launch flags

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError, SettingsError
+from ..deforum_files import names_of_fields
+from ..errors import SettingsError, of_job
 from ..planning.seeds import MAX_SEED
-from ..settings import apply_overrides, settings_from_dict
+from ..settings import FIELDS, apply_overrides
+from ..settings_fields import json_object
 from .jobs import Job, NewJob, clean_name, parsed
 
 FORMAT = "deforum-wan-queue"
@@ -34,62 +37,70 @@ def to_json(jobs: Iterable[Job]) -> str:
     return json.dumps({"format": FORMAT, "version": VERSION, "jobs": rows}, ensure_ascii=False, indent=1) + "\n"
 
 
-def from_json(text: str | bytes, batch: str = "") -> list[NewJob]:
-    """Read an exported queue.  Raises InputError or SettingsError, naming the job and the field."""
-    if len(text) > LARGEST_IMPORT:
-        raise InputError("the file is too large for a queue", allowed=f"up to {LARGEST_IMPORT} bytes")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the file is not JSON: {str(error)[:120]}", next_step="choose an exported queue") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("jobs"), list):
-        raise InputError(
-            "the file is no exported queue", allowed=f'{{"format": "{FORMAT}", "version": {VERSION}, "jobs": [..]}}'
-        )
-    if not isinstance(data.get("version"), int) or data["version"] > VERSION:
-        raise InputError(
-            "the queue was exported by a newer version", got=data.get("version"), allowed=f"up to {VERSION}",
+def from_json(text: str, batch: str = "") -> list[NewJob]:
+    """Read an exported queue.  Raises SettingsError, naming the field, and the job's number where it is one's fault."""
+    data, _ = json_object(text, "text")
+    version, jobs = data.get("version"), data.get("jobs")
+    if data.get("format") != FORMAT or type(version) is not int or not isinstance(jobs, list):
+        raise SettingsError(
+            "is no exported queue", where="text",
+            allowed=f'{{"format": "{FORMAT}", "version": {VERSION}, "jobs": [..]}}',
+        )  # fmt: skip
+    if not 1 <= version <= VERSION:
+        raise SettingsError(
+            "was exported by another version", where="text", got=version, allowed=f"up to {VERSION}",
             next_step="update the extension",
         )  # fmt: skip
-    if len(data["jobs"]) > MOST_JOBS:
-        raise InputError("too many jobs in one file", got=len(data["jobs"]), allowed=f"at most {MOST_JOBS}")
-    return [_new_job(raw, f"job {number}", batch) for number, raw in enumerate(data["jobs"], 1)]
+    if not 1 <= len(jobs) <= MOST_JOBS:
+        raise SettingsError("has no fitting number of jobs", where="text", got=len(jobs), allowed=f"1 to {MOST_JOBS}")
+    made = []
+    for number, raw in enumerate(jobs, 1):
+        with of_job(number):
+            made.append(_new_job(raw, batch))
+    return made
 
 
-def _new_job(raw: object, where: str, batch: str) -> NewJob:
+def _new_job(raw: object, batch: str) -> NewJob:
     if not isinstance(raw, dict) or not isinstance(raw.get("settings"), dict):
-        raise InputError("must be an object with settings", where=where, got=raw)
+        raise SettingsError("must be an object with settings", where="jobs", got=raw)
     name, seed, bookmark = raw.get("name", ""), raw.get("seed"), raw.get("bookmark", False)
     if not isinstance(name, str):
-        raise InputError("must be text", where=f"{where}, name", got=name)
+        raise SettingsError("must be text", where="name", got=name)
     if seed is not None and (type(seed) is not int or not -1 <= seed <= MAX_SEED):
-        raise InputError("must be a whole number", where=f"{where}, seed", got=seed, allowed=f"-1 to {MAX_SEED}")
+        raise SettingsError("must be a whole number", where="seed", got=seed, allowed=f"-1 to {MAX_SEED}")
     if not isinstance(bookmark, bool):
-        raise InputError("must be true or false", where=f"{where}, bookmark", got=bookmark)
-    try:
-        settings, _ = settings_from_dict(raw["settings"])
-    except SettingsError as error:
+        raise SettingsError("must be true or false", where="bookmark", got=bookmark)
+    return NewJob(parsed(raw["settings"]), name, batch, bookmark, seed)
+
+
+def read_axes(given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What a grid goes over: field, by our name or Deforum's -> its values; seeds may be a text: "7, 20-29".
+
+    Raises SettingsError, naming the field.
+    """
+    axes = dict(given)
+    if isinstance(seeds := axes.get("seed"), str):
+        axes["seed"] = seed_list(seeds)
+    names = names_of_fields(FIELDS)
+    fields = [names.get(field, field) for field in axes]
+    for number, (field, values) in enumerate(axes.items()):
+        if not isinstance(values, list) or not values:
+            raise SettingsError("needs a list of at least one value", where=field, got=values)
+        if fields[number] in fields[:number]:
+            raise SettingsError("is given twice, under two names", where=field)
+    size = math.prod(len(values) for values in axes.values())
+    if not axes or size > MOST_JOBS:
         raise SettingsError(
-            error.what, got=error.got, allowed=error.allowed, next_step=error.next_step,
-            where=f"{where}, {error.where}",
-        ) from error  # fmt: skip
-    return NewJob(settings, name, batch, bookmark, seed)
+            "the grid has no fitting size", where="axes", got=f"{size if axes else 0} jobs", allowed=f"1 to {MOST_JOBS}"
+        )
+    return axes
 
 
 def grid(base: NewJob, axes: Mapping[str, Sequence[Any]]) -> list[NewJob]:
     """One job for each combination of values, the last axis changing fastest.
 
-    axes: field, by our name or Deforum's -> its values.  Text values are read as the field's kind.
-    Raises InputError, SettingsError.
+    axes: as read_axes gives them.  Text values are read as the field's kind.  Raises SettingsError.
     """
-    for field, values in axes.items():
-        if isinstance(values, str) or not values:
-            raise InputError("needs a list of at least one value", where=field, got=values)
-    size = 1
-    for values in axes.values():
-        size *= len(values)
-    if size > MOST_JOBS:
-        raise InputError("the grid is too large", got=f"{size} jobs", allowed=f"at most {MOST_JOBS}")
     settings, jobs = parsed(base.settings), []
     for combination in itertools.product(*axes.values()):
         chosen = dict(zip(axes, combination, strict=True))
@@ -101,7 +112,7 @@ def grid(base: NewJob, axes: Mapping[str, Sequence[Any]]) -> list[NewJob]:
 
 
 def seed_list(text: str) -> list[int]:
-    """Read what a person types for seeds: "7, 20-29, -1".  Raises InputError."""
+    """Read what a person types for seeds: "7, 20-29, -1".  Raises SettingsError."""
     seeds: list[int] = []
     for part in text.replace(",", " ").split():
         first, dash, last = part.partition("-") if not part.startswith("-") else (part, "", "")
@@ -109,10 +120,11 @@ def seed_list(text: str) -> list[int]:
             low = int(first)
             high = int(last) if dash else low
         except ValueError:
-            raise InputError("is no seed", where="seeds", got=part, allowed='numbers and ranges: "7, 20-29"') from None
+            allowed = 'numbers and ranges: "7, 20-29"'
+            raise SettingsError("is no seed", where="seed", got=part, allowed=allowed) from None
         if not -1 <= low <= high <= MAX_SEED:
-            raise InputError("is out of range", where="seeds", got=part, allowed=f"-1 to {MAX_SEED}")
+            raise SettingsError("is out of range", where="seed", got=part, allowed=f"-1 to {MAX_SEED}")
         if len(seeds) + high - low >= MOST_JOBS:
-            raise InputError("too many seeds", where="seeds", got=part, allowed=f"at most {MOST_JOBS}")
+            raise SettingsError("are too many seeds", where="seed", got=part, allowed=f"at most {MOST_JOBS}")
         seeds += range(low, high + 1)
     return seeds

@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..errors import SettingsError
 
 _MOST_NOTICES = 20
 
@@ -22,6 +22,8 @@ class QueueOptions:
     most_attempts: how often one is begun before it waits for a person, so that a job that kills the program isn't
         run for ever.
     pause_on_out_of_memory: the queue pauses when a job fails for lack of device memory.
+    release_when_empty: the model leaves the memory as soon as no job waits, instead of after some idle minutes.  In a
+        WebUI it always does.
     at_once: how many jobs run at the same time, over all processes together; one for each GPU.
     keep_jobs: how many finished jobs the history keeps, 0 = all.  keep_days: for how long, 0 = for ever.
         Bookmarked ones always stay.  Files are never deleted, only rows.
@@ -30,21 +32,23 @@ class QueueOptions:
     auto_resume: bool = False
     most_attempts: int = 3
     pause_on_out_of_memory: bool = True
+    release_when_empty: bool = False
     at_once: int = 1
     keep_jobs: int = 0
     keep_days: float = 0.0
 
     def __post_init__(self) -> None:
         for name, kind, low, high in (
-            ("auto_resume", bool, 0, 1), ("pause_on_out_of_memory", bool, 0, 1), ("most_attempts", int, 1, 1000),
-            ("at_once", int, 1, 64), ("keep_jobs", int, 0, 1_000_000), ("keep_days", float, 0, 100_000),
+            ("auto_resume", bool, 0, 1), ("pause_on_out_of_memory", bool, 0, 1), ("release_when_empty", bool, 0, 1),
+            ("most_attempts", int, 1, 1000), ("at_once", int, 1, 64), ("keep_jobs", int, 0, 1_000_000),
+            ("keep_days", float, 0, 100_000),
         ):  # fmt: skip
             value = getattr(self, name)
             if kind is float and type(value) is int:
                 object.__setattr__(self, name, value := float(value))
             if type(value) is not kind or not low <= value <= high:
                 words = "true or false" if kind is bool else f"{low} to {high}"
-                raise InputError("is not usable", where=name, got=value, allowed=words)
+                raise SettingsError("is not usable", where=name, got=value, allowed=words)
 
 
 def options(db: sqlite3.Connection) -> QueueOptions:
@@ -53,15 +57,15 @@ def options(db: sqlite3.Connection) -> QueueOptions:
         stored = json.loads(fact(db, "options") or "{}")
         known = {field.name for field in dataclasses.fields(QueueOptions)}
         return QueueOptions(**{name: value for name, value in stored.items() if name in known})
-    except (ValueError, AttributeError, InputError):
+    except (ValueError, AttributeError, SettingsError):
         return QueueOptions()
 
 
 def set_options(db: sqlite3.Connection, changes: dict[str, Any]) -> QueueOptions:
-    """Raises InputError, naming the option."""
+    """Raises SettingsError, naming the option."""
     known = {field.name for field in dataclasses.fields(QueueOptions)}
     if unknown := sorted(set(changes) - known):
-        raise InputError("unknown option of the queue", got=unknown[0], allowed=", ".join(sorted(known)))
+        raise SettingsError("unknown option of the queue", where=unknown[0], allowed=", ".join(sorted(known)))
     changed = dataclasses.replace(options(db), **changes)
     set_fact(db, "options", json.dumps(dataclasses.asdict(changed)))
     return changed

@@ -70,8 +70,11 @@ def counts(db: sqlite3.Connection) -> dict[State, int]:
     return {state: found.get(state, 0) for state in STATES}
 
 
-def batches(db: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in db.execute("SELECT batch FROM jobs WHERE batch <> '' GROUP BY batch ORDER BY min(id)")]
+def batches(db: sqlite3.Connection) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for batch, job_id in db.execute("SELECT batch, id FROM jobs WHERE batch <> '' ORDER BY id"):
+        found.setdefault(batch, []).append(job_id)
+    return found
 
 
 def prune(db: sqlite3.Connection, now: float, keep_jobs: int, keep_days: float) -> list[int]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from ..errors import InputError, RenderError
+from ..errors import Conflict, NotFound, RenderError
 from ..planning.seeds import resolve_seed
 from ..settings import RenderSettings, settings_from_dict, settings_to_dict
 from .order import last_position
@@ -118,10 +118,10 @@ def job_of(row: sqlite3.Row) -> Job:
 
 
 def get(db: sqlite3.Connection, job_id: int) -> Job:
-    """Raises InputError where there is no such job."""
+    """Raises NotFound where there is no such job."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
-        raise InputError("there is no such job", got=job_id, next_step="it may have been deleted: reload the queue")
+        raise NotFound("there is no such job", got=job_id, next_step="it may have been deleted: reload the queue")
     return job_of(row)
 
 
@@ -154,11 +154,11 @@ def transition(db: sqlite3.Connection, job_id: int, to: State, now: float, *, ho
     """The one place where a job's state changes.
 
     holder: the claim of the run that speaks; only it may end a running job.  columns: what changes with the state.
-    Returns the job as it is then.  Raises InputError for a step that the diagram above doesn't have, ClaimLost.
+    Returns the job as it is then.  Raises NotFound, Conflict for a step that the diagram above doesn't have, ClaimLost.
     """
     job = get(db, job_id)
     if to not in TRANSITIONS[job.state]:
-        raise InputError(
+        raise Conflict(
             f"a job that is {job.state} can't become {to}", got=f"job {job_id}",
             allowed=", ".join(TRANSITIONS[job.state]) or "nothing: duplicate it to render it again",
         )  # fmt: skip

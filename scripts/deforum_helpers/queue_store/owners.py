@@ -130,7 +130,8 @@ def _start_by_ps(pid: int) -> str | None:
     try:
         done = subprocess.run(
             ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
-            capture_output=True, text=True, timeout=10, env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},  # a machine that travels is in another zone tomorrow
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

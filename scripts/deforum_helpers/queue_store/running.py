@@ -65,7 +65,7 @@ def record_files(db: sqlite3.Connection, now: float, job_id: int, claim: str, fi
 
 
 def finish(db: sqlite3.Connection, now: float, job_id: int, claim: str, ending: Ending) -> Job:
-    """Write a run's end, and in the same transaction what follows from it.  Raises ClaimLost, InputError."""
+    """Write a run's end, and in the same transaction what follows from it.  Raises ClaimLost, NotFound, Conflict."""
     how, job = facts.options(db), get(db, job_id)
     if job.state == "pending":  # a waiting job may be cancelled, but not by a run that it isn't in
         raise ClaimLost("this run of the job no longer counts", got=f"job {job_id}")

@@ -26,19 +26,16 @@ docs/api.md says more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import Response
 
-from ..errors import InputError, SettingsError
+from ..errors import Conflict
 from ..planning.picture import WIDTH
 from ..presets import preset_values
 from ..queue_store.jobs import parsed
 from ..settings import FIELDS, settings_to_text
 from ..wan_integration import close_shared_worker
-from .faults import Conflict, NotFound
 from .queue_routes import queue_routes
 from .routes import Call, Reply, Route
 from .uploads import upload_routes
@@ -125,15 +122,13 @@ def save_preset(call: Call) -> Reply:
     name, settings, description = body.text("name"), body.object("settings"), body.text("description", "", longest=2000)
     overwrite, with_content = body.flag("overwrite"), body.flag("with_content")
     values = preset_values(parsed(settings), with_content=with_content)
-    with _named_preset():
-        saved = call.service.presets.save(name, values, description=description, overwrite=overwrite)
+    saved = call.service.presets.save(name, values, description=description, overwrite=overwrite)
     return Reply(preset_facts(saved), 201)
 
 
 def set_default_preset(call: Call) -> dict[str, Any]:
     name = call.body.text("name")
-    with _named_preset():
-        call.service.presets.set_default(name)
+    call.service.presets.set_default(name)
     return {"default": call.service.presets.default}
 
 
@@ -141,20 +136,17 @@ def import_preset(call: Call) -> Reply:
     name, text, overwrite = (
         call.body.text("name"), call.body.text("text", longest=1024 * 1024), call.body.flag("overwrite")
     )  # fmt: skip
-    with _named_preset():
-        return Reply(preset_facts(call.service.presets.import_text(text, name, overwrite=overwrite)), 201)
+    return Reply(preset_facts(call.service.presets.import_text(text, name, overwrite=overwrite)), 201)
 
 
 def delete_preset(call: Call) -> dict[str, Any]:
-    with _named_preset():
-        call.service.presets.delete(call.path["name"])
+    call.service.presets.delete(call.path["name"])
     return {"deleted": call.path["name"]}
 
 
 def rename_preset(call: Call) -> dict[str, Any]:
     name = call.body.text("name")
-    with _named_preset():
-        return preset_facts(call.service.presets.rename(call.path["name"], name))
+    return preset_facts(call.service.presets.rename(call.path["name"], name))
 
 
 def apply_preset(call: Call) -> dict[str, Any]:
@@ -165,26 +157,9 @@ def apply_preset(call: Call) -> dict[str, Any]:
 
 
 def export_preset(call: Call) -> Response:
-    with _named_preset():
-        text = call.service.presets.export_text(call.path["name"])
+    text = call.service.presets.export_text(call.path["name"])
     return Response(text, headers={"Content-Disposition": 'attachment; filename="preset.json"'},
                     media_type="application/json")  # fmt: skip
-
-
-@contextmanager
-def _named_preset() -> Iterator[None]:
-    """Faults of a preset's name, told by their words: 404 where there is none, 409 where there is one already."""
-    try:
-        yield
-    except InputError as error:
-        if type(error) is not InputError:
-            raise
-        words = {"got": error.got, "next_step": error.next_step, "allowed": error.allowed}
-        if error.what.startswith("there is no such preset"):
-            raise NotFound(error.what, **words) from error
-        if error.what.startswith("there is a preset of this name"):
-            raise Conflict(error.what, **words) from error
-        raise SettingsError(error.what, where="name", **words) from error
 
 
 # The environment

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 
 from ..errors import SettingsError
+from ..settings_fields import json_object
 from .faults import Refused
 
 LARGEST = 8 * 1024 * 1024
-_LARGEST_DRAINED = 64 * 1024 * 1024
+_LARGEST_DRAINED = 1024 * 1024 * 1024
+_MOST = 2**53  # beyond it JavaScript rounds
 
 
 async def read_object(request: Request, largest: int = LARGEST) -> dict[str, Any]:
@@ -51,20 +52,16 @@ def _too_large(largest: int) -> Refused:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Raises SettingsError for what is no JSON object; NaN and infinity aren't JSON."""
-    if not data.strip():
-        return {}
+    """Raises SettingsError for what is no JSON object."""
     try:
-        value = json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"not valid JSON: {str(error)[:120]}", where="body") from None
-    if not isinstance(value, dict):
-        raise SettingsError("must be a JSON object", where="body", got=type(value).__name__)
-    return value
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"is not UTF-8 text (byte {error.start})", where="body") from None
+    return json_object(text, "body")[0] if text.strip() else {}
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number that JSON has")
+def _is_whole(value: object) -> bool:
+    return type(value) is int and -_MOST <= value <= _MOST
 
 
 class Fields:
@@ -105,7 +102,7 @@ class Fields:
     def flag(self, name: str, default: Any = False) -> bool:
         return self._take(name, default, bool, "true or false")
 
-    def whole(self, name: str, default: Any = ..., *, least: int = -(2**53), most: int = 2**53) -> int:
+    def whole(self, name: str, default: Any = ..., *, least: int = -_MOST, most: int = _MOST) -> int:
         value = self._take(name, default, int, "a whole number")
         if value is not None and not least <= value <= most:
             raise SettingsError("is out of range", where=name, got=value, allowed=f"{least} to {most}")
@@ -113,7 +110,7 @@ class Fields:
 
     def wholes(self, name: str, default: Any = ..., *, most: int = 1000) -> list[int]:
         values = self._take(name, default, list, "a list of whole numbers")
-        if values is not None and (len(values) > most or any(type(value) is not int for value in values)):
+        if values is not None and (len(values) > most or any(not _is_whole(value) for value in values)):
             raise SettingsError("is of the wrong kind", where=name, got=values, allowed=f"up to {most} whole numbers")
         return values
 
@@ -142,7 +139,7 @@ class Fields:
 class Query(Fields):
     """The part of an address behind "?": text that is read as what is wanted."""
 
-    def whole(self, name: str, default: Any = ..., *, least: int = -(2**53), most: int = 2**53) -> int:
+    def whole(self, name: str, default: Any = ..., *, least: int = -_MOST, most: int = _MOST) -> int:
         text = self.text(name, None, longest=20)
         if text is None:
             return super().whole(name, default, least=least, most=most)
@@ -150,6 +147,14 @@ class Query(Fields):
             return Fields({name: int(text)}).whole(name, least=least, most=most)
         except ValueError:
             raise SettingsError("is of the wrong kind", where=name, got=text, allowed="a whole number") from None
+
+    def wholes(self, name: str, default: Any = ..., *, most: int = 1000) -> list[int]:
+        text = self.text(name, "", longest=20 * most)
+        try:
+            values = [int(part) for part in text.split(",")] if text else None
+        except ValueError:
+            raise SettingsError("must be whole numbers with commas between", where=name, got=text) from None
+        return Fields({name: values}).wholes(name, default, most=most)
 
     def flag(self, name: str, default: Any = False) -> bool:
         text = self.text(name, None, longest=5)

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import SettingsError
+from ..errors import Conflict, NotFound, SettingsError
 from ..job_queue import Job, Search, new_batch
-from .faults import Conflict, NotFound
 from .routes import Call, Reply, Route
 
 PREFIX, OTHER_PREFIX = "/deforum_api", "/deforum_wan_api"
@@ -59,8 +58,8 @@ def add_batch(call: Call) -> Reply:
 
 
 def list_batches(call: Call) -> dict[str, list[str]]:
-    newest = call.service.queue.batches()[-_MOST_LISTED:]
-    return {batch: [str(job.id) for job in reversed(_found(call, batch))] for batch in newest}
+    newest = list(call.queue.batches().items())[-_MOST_LISTED:]
+    return {batch: [str(job_id) for job_id in ids] for batch, ids in newest}
 
 
 def show_batch(call: Call) -> Any:
@@ -98,7 +97,7 @@ def cancel_job(call: Call) -> Reply:
 def _cancelled(call: Call, job: Job) -> bool:
     """Cancel a job; False for one that has ended, or ends this moment."""
     try:
-        call.service.act(call.service.queue.cancel, job.id)
+        call.queue.cancel(job.id)
     except (Conflict, NotFound):
         return False
     return True
@@ -106,13 +105,13 @@ def _cancelled(call: Call, job: Job) -> bool:
 
 def _found(call: Call, batch: str) -> list[Job]:
     """Newest first; of one batch, or all."""
-    return list(call.service.queue.search(Search(batch=batch, order="newest", limit=_MOST_LISTED)).jobs)
+    return list(call.queue.search(Search(batch=batch, order="newest", limit=_MOST_LISTED)).jobs)
 
 
 def _job(call: Call) -> Job | None:
     text = call.path["id"]
     try:
-        return call.service.job(int(text)) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        return call.queue.job(int(text)) if text.isascii() and text.isdigit() and len(text) < 19 else None
     except NotFound:
         return None
 

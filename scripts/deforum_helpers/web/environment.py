@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DeforumWanError, RenderCancelled
+from ..errors import Conflict, DeforumWanError, RenderCancelled
 from ..progress import Progress, words_for_seconds
 from ..render_wan import render_wan
 from ..settings import RenderSettings
@@ -21,7 +21,7 @@ from ..wan_integration import close_shared_worker, shared_worker
 from ..wan_isolated_env import check, environment_root, install_command
 from ..worker_client import ClipRenderer
 from . import host
-from .faults import Conflict, problem
+from .faults import problem
 from .render_job import IDLE_SECONDS, LiveLog
 
 Work = Literal["", "install", "repair", "self-test"]

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from typing import Any
 
 from ..errors import (
+    Conflict,
     DeforumWanError,
     InputError,
     ModelError,
+    NotFound,
     OutputError,
     RenderError,
     ScheduleError,
     SettingsError,
     SetupError,
 )
-from ..settings import FIELDS
 
-
-class NotFound(InputError):
-    """What was asked for isn't there, or not any more."""
-
-    kind = "not_found"
-
-
-class Conflict(InputError):
-    """What was asked for can't be done as things stand: a job that has ended can't be moved."""
-
-    kind = "conflict"
+_IN_TEXT = re.compile(r", line \d+, column \d+$")  # where in a field's text
 
 
 class Refused(InputError):
@@ -44,16 +34,6 @@ class Refused(InputError):
         self.status, self.headers = status, headers or {}
 
 
-@contextmanager
-def of_job(number: int, name: str = "") -> Iterator[None]:
-    """Mark what is raised inside as the fault of the so many-th of several jobs; 0 = there is only one."""
-    try:
-        yield
-    except DeforumWanError as error:
-        error.job_number, error.job_name = number, name  # type: ignore[attr-defined]
-        raise
-
-
 def problem(error: BaseException) -> dict[str, Any]:
     """One error.  field: of the settings or of the request, "" if it belongs to none; keyframe, column: in a schedule.
 
@@ -65,15 +45,13 @@ def problem(error: BaseException) -> dict[str, Any]:
         message = f"unexpected, a fault of this program: {words}"
         return _entry(kind="unexpected", message=message, what=message)
     keyframe, column = "", 0
-    field = error.where
+    field = _IN_TEXT.sub("", error.where)
     if isinstance(error, ScheduleError):
         field, keyframe, column = error.field, error.keyframe, error.column
-    elif field.partition(",")[0] in FIELDS:  # "prompts, line 3, column 7"
-        field = field.partition(",")[0]
     return _entry(
         kind=error.kind, message=error.one_line(), what=error.what, allowed=error.allowed, next_step=error.next_step,
         got="" if error.got is None else str(error.got)[:200], field=field, keyframe=keyframe, column=column,
-        job=getattr(error, "job_number", 0), job_name=getattr(error, "job_name", ""),
+        job=error.job_number, job_name=error.job_name,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from .faults import NotFound
+from ..errors import NotFound
 
 _CHUNK = 256 * 1024
 _RANGE = re.compile(r"bytes\s*=\s*(?:(\d{1,18})\s*-\s*(\d{1,18})?|-\s*(\d{1,18}))")

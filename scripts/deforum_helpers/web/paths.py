@@ -12,10 +12,11 @@ from . import host
 
 def allowed_folder(folder: str) -> Path:
     """A folder that the API may read settings files from.  Raises InputError."""
-    path = Path(folder).expanduser()
     allowed = [place for place in host.readable_folders() if place.is_dir()]
-    if folder.strip() and path.is_dir() and any(_is_inside(path, place) for place in allowed):
-        return path.resolve()
+    if folder.strip() and any(_is_inside(folder, place) for place in allowed):
+        path = Path(folder).expanduser().resolve()
+        if path.is_dir():
+            return path
     raise InputError(
         "settings files are read from certain folders only", where="folder", got=folder,
         allowed=", ".join(str(place) for place in allowed), next_step="move them there, or drop the files into the tab",
@@ -29,7 +30,7 @@ def foreign_paths(settings: RenderSettings) -> list[SettingsError]:
     for name, field in FIELDS.items():
         path = getattr(settings, name) if field.kind == "path" else ""
         is_name = name == "model" and not any(mark in path for mark in "/\\:{~")
-        if path and not is_name and not any(_is_inside(Path(path).expanduser(), place) for place in allowed):
+        if path and not is_name and not any(_is_inside(path, place) for place in allowed):
             errors.append(SettingsError(
                 "from another machine only files in this one's own folders may be named", where=name, got=path,
                 allowed=", ".join(str(place) for place in host.readable_folders()),
@@ -43,9 +44,9 @@ def refuse_foreign_paths(settings: RenderSettings) -> None:
         raise error
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def _is_inside(path: str, folder: Path) -> bool:
     """Links are followed first."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
+        return Path(path).expanduser().resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):
         return False

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from starlette.responses import Response
 
-from ..errors import SettingsError
-from ..job_queue import STATES, Job, Search
+from ..errors import Conflict, NotFound, SettingsError
+from ..job_queue import STATES, Job, QueueOptions, Search
 from ..queue_store.exchange import LARGEST_IMPORT
-from .bodies import Query
-from .faults import Conflict, NotFound
 from .files import ServedFile, file_response
 from .routes import Call, Reply, Route
 from .service import Added
@@ -80,7 +79,7 @@ def queue_routes(base: str) -> list[Route]:
     ]  # fmt: skip
 
 
-_OPTIONS = ("auto_resume", "most_attempts", "pause_on_out_of_memory", "at_once", "keep_jobs", "keep_days")
+_OPTIONS = tuple(option.name for option in dataclasses.fields(QueueOptions))
 _SEARCH = {
     "text": "words of names and prompts, or #number", "states": ", ".join(STATES), "bookmarked": "true or false",
     "batch": "", "order": ", ".join(_ORDERS), "offset": "", "limit": f"up to {_MOST_SHOWN}",
@@ -96,7 +95,7 @@ def _number(call: Call) -> int:
 
 
 def _job(call: Call) -> Job:
-    return call.service.job(_number(call))
+    return call.queue.job(_number(call))
 
 
 def _added(added: Added) -> Reply:
@@ -134,18 +133,9 @@ def import_jobs(call: Call) -> Reply:
 
 
 def export_jobs(call: Call) -> Response:
-    ids = _ids_of(call.query)
-    text = call.service.act(call.service.queue.export_jobs, ids)
+    text = call.queue.export_jobs(call.query.wholes("ids", None))
     return Response(text, headers={"Content-Disposition": 'attachment; filename="deforum-wan-queue.json"'},
                     media_type="application/json")  # fmt: skip
-
-
-def _ids_of(query: Query) -> list[int] | None:
-    text = query.text("ids", "", longest=20_000)
-    try:
-        return [int(part) for part in text.split(",")] if text else None
-    except ValueError:
-        raise SettingsError("must be numbers with commas between", where="ids", got=text) from None
 
 
 # Looking
@@ -162,7 +152,7 @@ def list_jobs(call: Call) -> dict[str, Any]:
         order=query.choice("order", _ORDERS, "newest"),  # type: ignore[arg-type]
         offset=query.whole("offset", 0, least=0), limit=query.whole("limit", 50, least=0, most=_MOST_SHOWN),
     )  # fmt: skip
-    page = call.service.queue.search(search)
+    page = call.queue.search(search)
     return {"jobs": [job_brief(job) for job in page.jobs], "total": page.total, "offset": search.offset}
 
 
@@ -192,7 +182,7 @@ def serve_file(call: Call) -> Response:
 
 
 def cancel(call: Call) -> dict[str, Any]:
-    return job_brief(call.service.act(call.service.queue.cancel, _number(call))[0])
+    return job_brief(call.queue.cancel(_number(call))[0])
 
 
 def skip(call: Call) -> dict[str, Any]:
@@ -204,22 +194,22 @@ def skip(call: Call) -> dict[str, Any]:
 
 def cancel_many(call: Call) -> dict[str, Any]:
     ids = call.body.wholes("ids")
-    return {"jobs": [job_brief(job) for job in call.service.act(call.service.queue.cancel, *ids)]}
+    return {"jobs": [job_brief(job) for job in call.queue.cancel(*ids)]}
 
 
 def retry(call: Call) -> dict[str, Any]:
     again, first = call.body.flag("resume", True), call.body.flag("first")
-    return job_brief(call.service.act(call.service.queue.requeue, _number(call), resume=again, first=first)[0])
+    return job_brief(call.queue.requeue(_number(call), resume=again, first=first)[0])
 
 
 def retry_many(call: Call) -> dict[str, Any]:
     ids, again, first = call.body.wholes("ids"), call.body.flag("resume", True), call.body.flag("first")
-    jobs = call.service.act(call.service.queue.requeue, *ids, resume=again, first=first)
+    jobs = call.queue.requeue(*ids, resume=again, first=first)
     return {"jobs": [job_brief(job) for job in jobs]}
 
 
 def retry_failed(call: Call) -> dict[str, Any]:
-    return {"jobs": [job_brief(job) for job in call.service.queue.requeue_failed()]}
+    return {"jobs": [job_brief(job) for job in call.queue.requeue_failed()]}
 
 
 def delete(call: Call) -> dict[str, Any]:
@@ -234,18 +224,17 @@ def delete_many(call: Call) -> dict[str, Any]:
 
 
 def run_next(call: Call) -> dict[str, Any]:
-    return job_brief(call.service.act(call.service.queue.run_next, _number(call)))
+    return job_brief(call.queue.run_next(_number(call)))
 
 
 def move(call: Call) -> dict[str, Any]:
-    body, queue = call.body, call.service.queue
+    body = call.body
     before, after, places = (body.whole(name, None) for name in ("before", "after", "places"))
     if [before, after, places].count(None) != 2:
         raise SettingsError("give one of before, after and places", where="before", allowed="a whole number")
     if places is not None:
-        return job_brief(call.service.act(queue.move_by, _number(call), places=max(-10_000, min(places, 10_000))))
-    call.service.job(before if before is not None else after)
-    return job_brief(call.service.act(queue.move, _number(call), before=before, after=after))
+        return job_brief(call.queue.move_by(_number(call), places=max(-10_000, min(places, 10_000))))
+    return job_brief(call.queue.move(_number(call), before=before, after=after))
 
 
 def edit(call: Call) -> dict[str, Any]:
@@ -256,7 +245,7 @@ def edit(call: Call) -> dict[str, Any]:
 
 def duplicate(call: Call) -> Reply:
     seed = call.body.whole("seed", None, least=-1, most=2**32 - 1)
-    return Reply(job_brief(call.service.act(call.service.queue.duplicate, _number(call), seed=seed)), 201)
+    return Reply(job_brief(call.queue.duplicate(_number(call), seed=seed)), 201)
 
 
 def retake(call: Call) -> Reply:
@@ -266,12 +255,12 @@ def retake(call: Call) -> Reply:
 
 def bookmark(call: Call) -> dict[str, Any]:
     marked = call.body.flag("marked", True)
-    return job_brief(call.service.act(call.service.queue.bookmark, _number(call), marked))
+    return job_brief(call.queue.bookmark(_number(call), marked))
 
 
 def rename(call: Call) -> dict[str, Any]:
     name = call.body.text("name", longest=400)
-    return job_brief(call.service.act(call.service.queue.rename, _number(call), name))
+    return job_brief(call.queue.rename(_number(call), name))
 
 
 # The queue as a whole
@@ -279,25 +268,25 @@ def rename(call: Call) -> dict[str, Any]:
 
 def pause(call: Call) -> dict[str, Any]:
     after_clip, reason = call.body.flag("after_clip"), call.body.text("reason", "paused", longest=200)
-    call.service.queue.pause(after_clip=after_clip, reason=reason)
+    call.queue.pause(after_clip=after_clip, reason=reason)
     return call.service.queue_facts()
 
 
 def resume(call: Call) -> dict[str, Any]:
-    call.service.queue.resume()
+    call.queue.resume()
     return call.service.queue_facts()
 
 
 def set_options(call: Call) -> dict[str, Any]:
     changes = {name: call.body.value(name) for name in _OPTIONS if call.body.given(name)}
-    call.service.queue.set_options(**changes)
+    call.queue.set_options(**changes)
     return call.service.queue_facts()
 
 
 def prune(call: Call) -> dict[str, Any]:
-    return {"deleted": call.service.queue.prune()}
+    return {"deleted": call.queue.prune()}
 
 
 def dismiss(call: Call) -> dict[str, Any]:
-    call.service.queue.dismiss_notices()
+    call.queue.dismiss_notices()
     return call.service.queue_facts()

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import DeforumWanError
+from ..job_queue import JobQueue
 from .bodies import LARGEST, Fields, Query, read_object
 from .faults import Refused, problem, status_of
 from .guard import check_request, is_local
@@ -41,6 +42,10 @@ class Call:
     query: Query
     body: Fields
     request: Request
+
+    @property
+    def queue(self) -> JobQueue:
+        return self.service.queue
 
     @property
     def any_path(self) -> bool:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import ModelInfo
-from ..errors import InputError, ModelError, SettingsError
+from ..errors import Conflict, InputError, ModelError, SettingsError, of_job
 from ..job_files import JobFiles
-from ..job_queue import Job, NewJob, Search, new_batch, open_queue, seed_list
+from ..job_queue import Job, NewJob, Search, new_batch, open_queue
 from ..planning.picture import WIDTH, timeline_svg
 from ..presets import Preset, PresetFolder, apply_preset, builtin_presets
 from ..queue_runner import start_runner
@@ -30,7 +31,6 @@ from ..wan_integration import model_search_folders
 from ..worker_client import ClipRenderer
 from . import host
 from .environment import EnvironmentDesk
-from .faults import Conflict, NotFound, of_job
 from .models import ModelShelf
 from .paths import allowed_folder, foreign_paths, refuse_foreign_paths
 from .planning import check_planned, estimate, preview, preview_to_dict
@@ -42,7 +42,6 @@ QUEUE_FILE = "queue.sqlite3"
 PRESETS_FOLDER = "presets"
 _MOST_FILES, _MOST_WAITING, _MOST_AT_ONCE = 500, 100, 1000
 _FRAMES_SECONDS = 2.0
-_CONFLICTS = ("a job that is", "only a waiting job", "a running job can't", "a job moves")
 
 
 @dataclass(frozen=True)
@@ -102,21 +101,14 @@ class Service:
         return f"waiting for the {work} of the environment" if work else ""
 
     def _keep_warm(self) -> bool:
-        """Whether the model may stay in the GPU: in a WebUI only if the next job comes at once."""
-        if host.host_name() == "standalone":
-            return True
+        """Whether the model may stay in memory: if the next job comes at once, or where nobody else wants it."""
         if getattr(host.host_module("modules.progress"), "pending_tasks", None):
             return False
-        return bool(self.queue.counts()["pending"]) and not self.queue.paused
+        if self.queue.counts()["pending"] and not self.queue.paused:
+            return True
+        return host.host_name() == "standalone" and not self.queue.options.release_when_empty
 
     # Jobs
-
-    def job(self, job_id: int) -> Job:
-        """Raises NotFound."""
-        try:
-            return self.queue.job(job_id)
-        except InputError as error:
-            raise NotFound(error.what, got=job_id, next_step=error.next_step) from error
 
     def add(
         self, wanted: Sequence[Mapping[str, Any]], *, name: str = "", batch: str = "", first: bool = False,
@@ -134,7 +126,7 @@ class Service:
         jobs, notes = [], []
         for number, raw in enumerate(wanted, 1):
             several = len(wanted) > 1
-            with of_job(number if several else 0):
+            with of_job(number) if several else nullcontext():
                 settings, more = self._checked(raw, any_path)
             jobs.append(NewJob(settings, name, batch))
             notes += [f"job {number}: {note}" if several else note for note in more]
@@ -160,15 +152,9 @@ class Service:
         self, raw: Mapping[str, Any], axes: Mapping[str, Any], *, name: str = "", batch: str = "",
         any_path: bool = True,
     ) -> Added:  # fmt: skip
-        """Queue one job for each combination.  axes: field -> list of values; seeds may be a text: "7, 20-29"."""
+        """Queue one job for each combination.  axes: as exchange.read_axes takes them."""
         settings, notes = self._checked(raw, any_path)
-        values = {
-            field: seed_list(given) if field == "seed" and isinstance(given, str) else given
-            for field, given in axes.items()
-        }
-        for field, given in values.items():
-            if not isinstance(given, list) or not given:
-                raise SettingsError("needs a list of values", where=field, got=given, allowed="at least one value")
+        values = exchange.read_axes(axes)
         jobs = exchange.grid(NewJob(settings, name, batch or new_batch()), values)
         for field, given in values.items():  # each value once; all their combinations would take long
             for value in given:
@@ -184,13 +170,13 @@ class Service:
         return Added(tuple(self.queue.add_many(jobs)), tuple(notes))
 
     def edit(self, job_id: int, raw: Mapping[str, Any], *, resume: bool = False, any_path: bool = True) -> Added:
-        self.job(job_id)
+        self.queue.job(job_id)
         settings, notes = self._checked(raw, any_path)
-        return Added((self.act(self.queue.edit, job_id, settings, resume=resume),), tuple(notes))
+        return Added((self.queue.edit(job_id, settings, resume=resume),), tuple(notes))
 
     def retake(self, job_id: int, clip: int, *, seed: int = -1) -> Added:
         """Queue a job once more from one of its clips on, counted from 1; the old one stays as it is."""
-        job = self.job(job_id)
+        job = self.queue.job(job_id)
         files = files_of(job)
         if job.state in ("pending", "running") or files is None:
             raise Conflict("a job can be made again once it has ended", got=f"job {job_id}, {job.state}")
@@ -199,24 +185,10 @@ class Service:
         new = NewJob(settings, name, job.batch, folder=str(claimed.folder), timestring=claimed.timestring)
         return Added(tuple(self.queue.add_many([new])), ())
 
-    def act(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Do something with jobs; whole numbers among `args` are theirs.
-
-        Raises NotFound, or Conflict for what can't be done as things stand.
-        """
-        for job_id in (arg for arg in args if type(arg) is int):
-            self.job(job_id)
-        try:
-            return operation(*args, **kwargs)
-        except InputError as error:
-            if type(error) is InputError and error.what.startswith(_CONFLICTS):
-                raise Conflict(error.what, got=error.got, allowed=error.allowed, next_step=error.next_step) from error
-            raise
-
     def delete(self, *job_ids: int) -> None:
         """Remove jobs from queue and history, with the small video that was made of one while it ran."""
-        jobs = [self.job(job_id) for job_id in job_ids]
-        self.act(self.queue.delete, *job_ids)
+        jobs = [self.queue.job(job_id) for job_id in job_ids]
+        self.queue.delete(*job_ids)
         for job in jobs:
             if files := files_of(job):
                 self.so_far.forget(files)
@@ -288,10 +260,7 @@ class Service:
         for preset in builtin_presets(variant):
             if preset.name == name:
                 return preset
-        try:
-            return self.presets.get(name)
-        except InputError as error:
-            raise NotFound(error.what, got=name, next_step=error.next_step) from error
+        return self.presets.get(name)
 
     def with_preset(self, raw: Mapping[str, Any], name: str) -> tuple[RenderSettings, list[str]]:
         """Settings with a preset's fields in place, and notes."""

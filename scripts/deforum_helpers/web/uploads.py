@@ -12,7 +12,7 @@ import hashlib
 import io
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..atomic_files import write_bytes
 from ..errors import OutputError, SettingsError
@@ -62,6 +62,8 @@ def _check_picture(data: bytes, name: str) -> None:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.verify()
+    except UnidentifiedImageError:
+        raise SettingsError("is no picture", where="init_image", got=name[:100]) from None
     except Exception as error:  # Pillow raises whatever its readers do
         words = " ".join(str(error).split())[:120]
         raise SettingsError(f"can't be read as a picture ({words})", where="init_image", got=name[:100]) from None

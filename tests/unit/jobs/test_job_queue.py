@@ -7,9 +7,10 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from deforum_helpers.errors import InputError, SettingsError
-from deforum_helpers.job_queue import STATES, TRANSITIONS, ClaimLost, Ending, Job, JobQueue, NewJob, seed_list
+from deforum_helpers.errors import Conflict, NotFound, SettingsError
+from deforum_helpers.job_queue import STATES, TRANSITIONS, ClaimLost, Ending, Job, JobQueue, NewJob
 from deforum_helpers.queue_store import order, owners
+from deforum_helpers.queue_store.exchange import grid, read_axes, seed_list
 from deforum_helpers.queue_store.jobs import transition
 from queue_world import PROMPTS, add, end, made, put_into_state, waiting
 
@@ -46,33 +47,31 @@ def test_any_name_can_be_kept(queue, name):
 
 
 def test_grid_is_every_combination(queue):
-    jobs = queue.add_grid(made(), {"seed": [1, 2], "steps": ["10", 20]}, name="hills")
+    jobs = queue.add_many(grid(NewJob(made(), "hills"), read_axes({"seed": "1-2", "steps": ["10", 20]})))
     assert [(job.seed, job.render_settings().num_inference_steps) for job in jobs] == [
         (1, "10"), (1, "20"), (2, "10"), (2, "20"),
     ]  # fmt: skip
     assert jobs[1].name == "hills · seed 1, steps 20"
-    assert len({job.batch for job in jobs}) == 1 and jobs[0].batch
 
 
 @pytest.mark.parametrize(
     ("axes", "field"),
-    [({"stepz": [1]}, "stepz"), ({"width": [640, 641]}, "width"), ({"seed": []}, "seed"), ({"seed": "12"}, "seed")],
-)
-def test_a_grid_that_cannot_be_names_its_field(queue, axes, field):
-    with pytest.raises(InputError, match=field):
-        queue.add_grid(made(), axes)
-    assert queue.counts()["pending"] == 0
-
-
-def test_a_grid_has_a_limit(queue):
-    with pytest.raises(InputError, match="1024 jobs"):
-        queue.add_grid(made(), {"seed": list(range(32)), "crf": list(range(32))})
+    [
+        ({"stepz": [1]}, "stepz"), ({"width": [640, 641]}, "width"), ({"seed": []}, "seed"), ({"seed": "x"}, "seed"),
+        ({"seed": "5-1"}, "seed"), ({"crf": "12"}, "crf"), ({"W": [64], "width": [80]}, "width"), ({}, "axes"),
+        ({"seed": list(range(32)), "crf": list(range(32))}, "axes"), ({"seed": "1-5000"}, "seed"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_cannot_be_names_its_field(axes, field):
+    with pytest.raises(SettingsError) as caught:
+        grid(NewJob(made()), read_axes(axes))
+    assert caught.value.where == field
 
 
 def test_seed_list():
     assert seed_list("7, 20-22 -1") == [7, 20, 21, 22, -1]
     for text in ("x", "5-3", "1-", "99999999999", "0-4000000000", "1--2"):
-        with pytest.raises(InputError, match="seeds"):
+        with pytest.raises(SettingsError, match="seed: "):
             seed_list(text)
 
 
@@ -91,7 +90,7 @@ def test_moves(queue):
     queue.move_by(a, -1)
     assert waiting(queue) == [c, a, b, d]
     for wrong in ({"before": a}, {}, {"before": b, "after": c}, {"before": 99}):
-        with pytest.raises(InputError):
+        with pytest.raises((Conflict, NotFound)):
             queue.move(a, **wrong)
 
 
@@ -128,7 +127,7 @@ def test_only_the_diagram_s_transitions_pass(queue, state, to):
     if to in TRANSITIONS[state]:
         assert step().state == to
     else:
-        with pytest.raises(InputError, match="can't become"):
+        with pytest.raises(Conflict, match="can't become"):
             step()
         assert queue.job(job.id) == job
 
@@ -158,7 +157,7 @@ def test_a_run_that_was_given_up_can_change_nothing(queue, deaths):
     assert [lost.state for lost in queue.recover()] == ["interrupted"]
     assert queue.beat(job, '{"fraction": 1}') is None
     assert not queue.record_files(job, {"folder": "/x"})
-    with pytest.raises(InputError):
+    with pytest.raises(Conflict):
         end(queue, job)
     queue.requeue(job.id)
     with pytest.raises(ClaimLost):
@@ -175,14 +174,14 @@ def test_cancel(queue):
     assert [found.state for found in queue.cancel(a, b)] == ["running", "cancelled"]
     assert queue.beat(job) == "now"
     assert end(queue, job, "cancelled", "cancelled").stop == ""
-    with pytest.raises(InputError, match="cancelled can't become cancelled"):
+    with pytest.raises(Conflict, match="cancelled can't become cancelled"):
         queue.cancel(a)
 
 
 def test_an_operation_on_several_is_all_or_nothing(queue):
     a, b = add(queue, 2)
     for attempt in (lambda: queue.cancel(a, b, 99), lambda: queue.delete(a, 99), lambda: queue.requeue(a)):
-        with pytest.raises(InputError):
+        with pytest.raises((Conflict, NotFound)):
             attempt()
     assert waiting(queue) == [a, b]
 
@@ -223,7 +222,7 @@ def test_edit_rename_bookmark_duplicate(queue):
     assert queue.duplicate(job.id, seed=6).seed == 6
     assert queue.duplicate(job.id, seed=-1).seed not in (5, 6)
     queue.claim()
-    with pytest.raises(InputError, match="duplicate it"):
+    with pytest.raises(Conflict, match="duplicate it"):
         queue.edit(job.id, made())
     assert queue.rename(job.id, "while running").name == "while running"
 
@@ -231,11 +230,11 @@ def test_edit_rename_bookmark_duplicate(queue):
 def test_delete_spares_the_running(queue):
     a, b = add(queue, 2)
     queue.claim()
-    with pytest.raises(InputError, match="cancel it first"):
+    with pytest.raises(Conflict, match="cancel it first"):
         queue.delete(b, a)
     assert waiting(queue) == [b]
     queue.delete(b)
-    with pytest.raises(InputError, match="no such job"):
+    with pytest.raises(NotFound, match="no such job"):
         queue.job(b)
     assert queue.add(made()).id > b, "numbers are never given twice"
 
@@ -279,7 +278,7 @@ def test_options_are_checked_and_kept(queue, tmp_path):
     queue.set_options(keep_days=3, most_attempts=5)
     assert JobQueueIn(queue).options == dataclasses.replace(queue.options, keep_days=3.0, most_attempts=5)
     for wrong in ({"most_attempts": 0}, {"auto_resume": 1}, {"nonsense": 1}, {"keep_days": float("nan")}):
-        with pytest.raises(InputError, match=next(iter(wrong))):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
             queue.set_options(**wrong)
 
 

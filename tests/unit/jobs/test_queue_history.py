@@ -6,8 +6,9 @@ import json
 from contextlib import closing
 
 import pytest
-from deforum_helpers.errors import InputError
+from deforum_helpers.errors import SettingsError
 from deforum_helpers.job_queue import JobQueue, NewJob, Search
+from deforum_helpers.queue_store.exchange import from_json
 from deforum_helpers.settings import RenderSettings
 from queue_world import add, end, made, put_into_state
 
@@ -90,7 +91,7 @@ def test_search_filters_pages_and_orders(queue):
 
 def test_batches(queue):
     queue.add_many([NewJob(made(), batch=batch) for batch in ("b", "a", "", "b")])
-    assert queue.batches() == ["b", "a"]
+    assert list(queue.batches().items()) == [("b", [1, 4]), ("a", [2])]
     assert [job.id for job in queue.search(Search(batch="b", order="queue")).jobs] == [1, 4]
 
 
@@ -119,7 +120,7 @@ def test_export_and_import(queue, tmp_path):
     queue.add(made())
     text = queue.export_jobs()
     with closing(JobQueue(tmp_path / "other.db")) as other:
-        jobs = other.import_jobs(text.encode(), batch="in")
+        jobs = other.add_many(from_json(text, "in"))
         assert [(job.state, job.seed, job.name) for job in jobs] == [
             ("pending", old.seed, old.name) for old in (queue.job(1), queue.job(2))
         ]
@@ -134,22 +135,23 @@ GOOD = {"format": "deforum-wan-queue", "version": 1}
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "where", "number"),
     [
-        (b"\xff\xfe\x00", "not JSON"), ("[1]", "no exported queue"), ("{", "not JSON"), ("[" * 100_000, "not JSON"),
-        ({"format": "other", "jobs": []}, "no exported queue"), ({**GOOD, "version": 9, "jobs": []}, "newer"),
-        ({**GOOD, "jobs": {}}, "no exported queue"), ({**GOOD, "jobs": [3]}, "job 1"),
-        ({**GOOD, "jobs": [{"settings": {}}, {"settings": []}]}, "job 2"),
-        ({**GOOD, "jobs": [{"settings": {"W": 99}}]}, "job 1, width"),
-        ({**GOOD, "jobs": [{"settings": {}, "seed": 2**32}]}, "job 1, seed"),
-        ({**GOOD, "jobs": [{"settings": {}, "seed": True}]}, "job 1, seed"),
-        ({**GOOD, "jobs": [{"settings": {}, "name": 5}]}, "job 1, name"),
-        ({**GOOD, "jobs": [{"settings": {}, "bookmark": "yes"}]}, "job 1, bookmark"),
-        ({**GOOD, "jobs": [{"settings": {"x": float("inf")}}]}, "job 1"),
-        ({**GOOD, "jobs": [{"settings": {}}] * 1001}, "too many"),
+        ("[1]", "text", 0), ("{", "text, line 1, column 2", 0), ("[" * 100_000, "text", 0),
+        ({"format": "other", "jobs": []}, "text", 0), ({**GOOD, "version": 9, "jobs": [{}]}, "text", 0),
+        ({**GOOD, "version": True, "jobs": [{}]}, "text", 0), ({**GOOD, "version": 0, "jobs": [{}]}, "text", 0),
+        ({**GOOD, "jobs": {}}, "text", 0), ({**GOOD, "jobs": []}, "text", 0), ({**GOOD, "jobs": [3]}, "jobs", 1),
+        ({**GOOD, "jobs": [{"settings": {}}, {"settings": []}]}, "jobs", 2),
+        ({**GOOD, "jobs": [{"settings": {"W": 99}}]}, "width", 1),
+        ({**GOOD, "jobs": [{"settings": {}, "seed": 2**32}]}, "seed", 1),
+        ({**GOOD, "jobs": [{"settings": {}, "seed": True}]}, "seed", 1),
+        ({**GOOD, "jobs": [{"settings": {}, "name": 5}]}, "name", 1),
+        ({**GOOD, "jobs": [{"settings": {}, "bookmark": "yes"}]}, "bookmark", 1),
+        (json.dumps({**GOOD, "jobs": "deep"}).replace('"deep"', "[" * 200 + "]" * 200), "text", 0),
+        ({**GOOD, "jobs": [{"settings": {}}] * 1001}, "text", 0),
     ],
 )  # fmt: skip
-def test_what_cannot_be_imported_is_named(queue, data, words):
-    with pytest.raises(InputError, match=words):
-        queue.import_jobs(data if isinstance(data, str | bytes) else json.dumps(data))
-    assert queue.counts()["pending"] == 0
+def test_what_cannot_be_imported_is_named(data, where, number):
+    with pytest.raises(SettingsError) as caught:
+        from_json(data if isinstance(data, str) else json.dumps(data))
+    assert (caught.value.where, caught.value.job_number) == (where, number)
