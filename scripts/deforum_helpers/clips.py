@@ -108,6 +108,8 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         preview_file=str(files.preview),
         device=settings.device,
         dtype=settings.dtype,
+        memory=settings.memory,
+        weights_dtype=settings.weights_dtype,
     )
 
 

@@ -60,6 +60,8 @@ class ClipRequest:
         video, and kept as "tail" in latents_file: the next clip cross-fades out of them.
     overlap_latents: how many of the first new latents cross-fade out of the "tail" in overlap_file.
     latents_file: safetensors with "latents" [z, new, h, w] float32, normalised; on disk before the decode.
+    memory: the step of the memory ladder to begin at; as it only moves rounding errors, it doesn't decide the frames.
+    weights_dtype: "auto", "fp8" or "fp8-matmul", of the backbone.
     frames_file: npy uint8 [frames, height, width, 3], the frames that the new latents add.
     """
 
@@ -95,6 +97,7 @@ class ClipRequest:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
+    weights_dtype: str = "auto"
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.

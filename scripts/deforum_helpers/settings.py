@@ -180,6 +180,16 @@ class RenderSettings:
     dtype: str = _field(
         "choice", _MACHINE, "auto", "The precision it runs in.", choices=("auto", "bfloat16", "float16", "float32")
     )
+    memory: str = _field(
+        "choice", _MACHINE, "auto", choices=("auto", "resident", "tiled", "offload"),
+        hint="What is on the GPU at once.  auto: as much as fits, and less when it runs out; resident: all; tiled: the "
+        "frames are decoded in tiles; offload: the backbone comes block by block too, which is slower.",
+    )  # fmt: skip
+    weights_dtype: str = _field(
+        "choice", _MACHINE, "auto", choices=("auto", "fp8", "fp8-matmul"),
+        hint="fp8 keeps the backbone's weights in 8 bits: half the memory; fp8-matmul multiplies them so too, faster "
+        "on cards that can (RTX 40, H100 and later).  Both change the picture a little.",
+    )  # fmt: skip
     extra: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=_about(
         "extra", _MACHINE, {}, "What a loaded file held that has no meaning here; kept.",
     ))  # fmt: skip

@@ -113,7 +113,7 @@ class WanFlowMatchingPipeline:
         guided = any(scale != 1 for scale in (*request.guidance, *request.low_noise_guidance))
         texts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
         contexts = self.text_encoder.encode(texts).to(self.machine.device)
-        if not self.memory.keep_text_encoder:
+        if not self.memory.rung.keep_text_encoder:
             self.text_encoder.unload()
         return contexts
 
@@ -203,7 +203,7 @@ class WanFlowMatchingPipeline:
         on_decode(0)
         state = self.decoder_state(request.stream)
         drop, done = int(request.drop_first), 0
-        for frames in self.vae.decode(latents, state, self.memory.latents_per_chunk):
+        for frames in self.vae.decode(latents, state):
             pixels = to_pixels(frames)[drop:]
             drop = 0
             done += 1 if frames.shape[2] == 1 else frames.shape[2] // TEMPORAL_STRIDE
@@ -220,7 +220,7 @@ class WanFlowMatchingPipeline:
             return state
         state = StreamState()
         for part in stream:
-            for _ in self.vae.decode(self.stream_latents((part,)), state, self.memory.latents_per_chunk):
+            for _ in self.vae.decode(self.stream_latents((part,)), state):
                 pass
         return state
 

@@ -83,7 +83,7 @@ class Service:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self._key: tuple[str, str, str] = ("", "", "")
+        self._key: tuple[str, ...] = ("",)
         self._pipeline = None
         self._level: int | None = None  # of the memory ladder, where an out-of-memory has pushed us down it
 
@@ -104,14 +104,12 @@ class Service:
 
         Latents that were on disk by then are not sampled again.
         """
-        from .wan.memory import LEVELS
-
         while True:
             try:
                 return self._clip(request)
             except OutOfDeviceMemory as error:
-                level = self._pipeline.memory.level + 1 if self._pipeline else LEVELS
-                if level >= LEVELS:
+                level = self._pipeline.memory.lower if self._pipeline else None
+                if level is None:
                     raise
                 self.channel.send(Loading(request.id, "memory", 0.0, f"{error.what}; loading with less at once"))
                 self._free_device()
@@ -153,11 +151,14 @@ class Service:
 
     def _load(self, request: ClipRequest | InspectRequest):
         """The pipeline of a model on a device, loaded unless it is the one in hand."""
-        from .wan.loading import load_parts
+        from .wan.loading import LoadOptions, load_parts
         from .wan.machine import choose_machine
+        from .wan.memory import BEGIN_AT
         from .wan_flow_matching import WanFlowMatchingPipeline
 
-        key = (request.model, request.device, request.dtype)
+        clip = request if isinstance(request, ClipRequest) else None
+        memory, weights = (clip.memory, clip.weights_dtype) if clip else ("auto", "auto")
+        key = (request.model, request.device, request.dtype, memory, weights)
         if key != self._key or self._pipeline is None:
             if key != self._key and self._key[0]:
                 self._level = None  # another model: its own plan
@@ -167,16 +168,15 @@ class Service:
             def on_loading(part: str, seconds: float, note: str) -> None:
                 self.channel.send(Loading(request.id, part, seconds, note))
 
-            size = None
-            if isinstance(request, ClipRequest):
-                size = (request.latent_frames, request.height, request.width)
-            parts = load_parts(request.model, machine, on_loading, size=size, level=self._level)
+            level = BEGIN_AT[memory] if self._level is None else self._level
+            size = (clip.latent_frames, clip.height, clip.width) if clip else None
+            parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, weights))
             self._pipeline = WanFlowMatchingPipeline(parts)
             self._key = key
         return self._pipeline
 
     def _free_device(self) -> None:
-        self._pipeline, self._key = None, ("", "", "")
+        self._pipeline, self._key = None, ("",)
         import gc
 
         import torch

@@ -52,7 +52,10 @@ SECTIONS = (
             "delete_imgs",
         ),
     ),
-    Section("machine", "Memory and speed", "where the model runs, and how precisely", ("device", "dtype")),
+    Section(
+        "machine", "Memory and speed", "where the model runs, how precisely, and what may be saved",
+        ("device", "dtype", "memory", "weights_dtype"),
+    ),
 )  # fmt: skip
 
 # Schedules that also stand among the basics, as a plain number until someone schedules them.
@@ -98,6 +101,8 @@ LABELS = {
     "soundtrack": "Soundtrack",
     "device": "Device",
     "dtype": "Precision",
+    "memory": "Memory",
+    "weights_dtype": "Weights",
 }
 
 # What the tab shows when it is opened for the first time: something that every model, the demo too, can follow.

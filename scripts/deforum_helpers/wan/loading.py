@@ -16,14 +16,15 @@ from ..model_files import ModelInfo, PartInfo, inspect_model
 from ..variants import VAES, Variant
 from .attention import pick_attention
 from .dit import DitConfig, WanFlowMatchingModel, WanSelfAttention
+from .eight_bit import check_multiply, is_eight_bit, narrowed, to_eight_bit
 from .image_encoder import ImageEncoder, ImageEncoderConfig
 from .machine import Machine
 from .memory import MemoryPlan, Needs, estimate_needs, plan_memory
-from .offload import stream_blocks
+from .offload import TakingTurns, stream_blocks
 from .text_cache import EmbeddingCache
 from .text_encoder import TextEncoder
-from .vae import VaeConfig, WanVae
-from .weights import load_module
+from .vae import TEMPORAL_STRIDE, VaeConfig, WanVae
+from .weights import load_into, load_module, load_state
 
 OnLoading = Callable[[str, float, str], None]
 
@@ -44,30 +45,37 @@ class Parts:
     memory: MemoryPlan
 
 
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded.
+
+    size: latent frames, height and width to plan memory for, None = the variant's own.
+    level: of the memory ladder, None = what fits.  weights_dtype: of eight_bit.WEIGHTS.
+    """
+
+    size: tuple[int, int, int] | None = None
+    level: int | None = None
+    weights_dtype: str = "auto"
+
+
 def load_parts(
-    model: str,
-    machine: Machine,
-    on_loading: OnLoading,
-    *,
-    size: tuple[int, int, int] | None = None,
-    level: int | None = None,
+    model: str, machine: Machine, on_loading: OnLoading, options: LoadOptions = LoadOptions()
 ) -> Parts:
     """Load a model for rendering.
 
     model: a folder, a backbone's file, or a ModelInfo.reference.  on_loading(part, seconds, note): seconds is 0
-    when a part begins.  size: latent frames, height and width to plan memory for, None = the variant's own.
-    level: of the memory ladder, None = what fits.
-    The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError.
+    when a part begins.
+    The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError, SettingsError.
     """
     info = inspect_model(model).require()
-    memory = plan_memory(_needs(info, machine, size), machine.free_memory, level)
+    if options.weights_dtype == "fp8-matmul":
+        check_multiply(machine.device)
+    memory = plan_memory(_needs(info, machine, options), machine.free_memory, options.level)
     on_loading("memory", 0.0, memory.reason)
-    names = ("dit_high", "dit_low") if info.row.experts else ("dit",)
-    dits = tuple(
-        _timed(on_loading, name, info, lambda part: load_dit(part, info.row, machine, stream=memory.stream_dit))
-        for name in names
-    )
+    dits = _load_dits(info, machine, on_loading, memory, options)
     vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
+    vae.tile, vae.latents_per_chunk = memory.rung.tile, memory.rung.latents_per_chunk
+    vae.frames_per_chunk = TEMPORAL_STRIDE * vae.latents_per_chunk
     text_encoder = TextEncoder(
         info.parts["text_encoder"], info.parts["tokenizer"], info.row.text_len, machine.device, machine.dtype,
         EmbeddingCache(cache_folder() / "text"), memory.stream_text_encoder,
@@ -78,35 +86,77 @@ def load_parts(
     return Parts(info.row, dits, vae, text_encoder, image_encoder, machine, memory)
 
 
-def _needs(info: ModelInfo, machine: Machine, size: tuple[int, int, int] | None) -> Needs:
+def _load_dits(
+    info: ModelInfo, machine: Machine, on_loading: OnLoading, memory: MemoryPlan, options: LoadOptions
+) -> tuple[WanFlowMatchingModel, ...]:
+    """The backbone, or the two experts, where the plan wants them."""
+    rung = memory.rung
+    home = torch.device("cpu") if rung.stream_dit or rung.experts_take_turns else machine.device
+
+    def load(part: PartInfo) -> WanFlowMatchingModel:
+        dit = load_dit(part, info.row, machine, home, weights_dtype=options.weights_dtype)
+        if rung.stream_dit:
+            stream_blocks(dit, [*dit.blocks], machine.device)
+        return dit
+
+    names = ("dit_high", "dit_low") if info.row.experts else ("dit",)
+    dits = tuple(_timed(on_loading, name, info, load) for name in names)
+    if rung.experts_take_turns:
+        TakingTurns(dits, machine.device)
+    return dits
+
+
+def _needs(info: ModelInfo, machine: Machine, options: LoadOptions) -> Needs:
     row, vae = info.row, VAES[info.row.vae]
     itemsize = machine.dtype.itemsize
     counts = {name: sum(math.prod(s.shape) for s in part.sources.values()) for name, part in info.parts.items()}
+    narrow = 0
+    if options.weights_dtype != "auto":
+        narrow = sum(
+            math.prod(source.shape)
+            for part_name, part in info.parts.items()
+            if part_name.startswith("dit")
+            for name, source in part.sources.items()
+            if is_eight_bit(name, tuple(source.shape))
+        )
     defaults = ((row.window_frames - 1) // vae.temporal_stride + 1, row.defaults.height, row.defaults.width)
     return estimate_needs(
         text_encoder=counts["text_encoder"] * itemsize,
-        dit=sum(count for name, count in counts.items() if name.startswith("dit")) * itemsize,
+        dit=sum(count for name, count in counts.items() if name.startswith("dit")) * itemsize
+        - narrow * (itemsize - 1),
         blocks=row.num_layers * max(1, len(row.experts)),
         image_encoder=counts.get("image_encoder", 0) * itemsize,
         vae=counts["vae"] * itemsize,
         dim=row.dim,
         ffn_dim=row.ffn_dim,
         vae_dim=info.parts["vae"].sizes["decoder_dim"],
-        size=size or defaults,
+        size=options.size or defaults,
         stride=vae.spatial_stride,
         itemsize=itemsize,
+        experts=max(1, len(row.experts)),
+        encodes_video=row.condition_channels > 0 or bool(row.vace_layers),
     )
 
 
-def load_dit(part: PartInfo, variant: Variant, machine: Machine, *, stream: bool = False) -> WanFlowMatchingModel:
+def load_dit(
+    part: PartInfo, variant: Variant, machine: Machine, home: torch.device | None = None, *, weights_dtype: str = "auto"
+) -> WanFlowMatchingModel:
     """The backbone of a variant, with the fastest attention this machine has.
 
-    stream: keep its blocks in host memory and bring them to the device one at a time.
+    home: where its weights are put, None = the machine's device.  weights_dtype: of eight_bit.WEIGHTS.
     """
-    home = torch.device("cpu") if stream else machine.device
-    dit = load_module(lambda: WanFlowMatchingModel(dit_config(variant)), part, home, dit_dtype(machine.dtype))
-    if stream:
-        stream_blocks(dit, [*dit.blocks], machine.device)
+    home, dtype = home or machine.device, dit_dtype(machine.dtype)
+
+    def build() -> WanFlowMatchingModel:
+        return WanFlowMatchingModel(dit_config(variant))
+
+    if weights_dtype == "auto":
+        dit = load_module(build, part, home, dtype)
+    else:
+        with torch.device("meta"):
+            dit = to_eight_bit(build(), multiply=weights_dtype == "fp8-matmul")
+        state = narrowed(load_state(part, home, dtype, keep_eight_bit=True))
+        dit = load_into(dit, state, where=part.files[0]).eval().requires_grad_(False)
     attention = pick_attention(machine.device, machine.dtype, variant.head_dim)
     for module in dit.modules():
         if isinstance(module, WanSelfAttention):

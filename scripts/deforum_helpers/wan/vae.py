@@ -26,6 +26,7 @@ from .vae_layers import (
     StreamState,
     Upsample,
 )
+from .vae_tiles import decode_tiles, encode_tiles
 
 TEMPORAL_STRIDE = 4
 
@@ -90,6 +91,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = [config.dim * mult for mult in (1, *config.dim_mult)]
         temporal = (*config.temporal_downsample, None)  # None: the last stage does not resample
+        self.halvings = len(config.temporal_downsample)
         self.conv1 = CausalConv3d(config.pixel_channels, widths[0], (3, 3, 3))
         self.downsamples = nn.ModuleList()
         for wide_in, wide_out, in_time in zip(widths[:-1], widths[1:], temporal, strict=True):
@@ -105,11 +107,19 @@ class Encoder(nn.Module):
         self.middle = _middle(widths[-1])
         self.head = _head(widths[-1], config.z_dim * 2)
 
-    def forward(self, x: Tensor, state: StreamState) -> Tensor:
-        x = self.conv1(x.contiguous(memory_format=torch.channels_last_3d), state)
-        for layer in (*self.downsamples, *self.middle):
+    def forward(self, x: Tensor, state: StreamState, tile: int = 0) -> Tensor:
+        """tile: rows and columns of latents to go through the outer layers at once, 0 = all."""
+        x = encode_tiles(self.outer, x, state, tile, 2**self.halvings) if tile else self.outer(x, state)
+        for layer in self.middle:
             x = layer(x, state)
         return self.head["2"](F.silu(self.head["0"](x)), state)
+
+    def outer(self, x: Tensor, state: StreamState) -> Tensor:
+        """From pixels to the latents' size."""
+        x = self.conv1(x.contiguous(memory_format=torch.channels_last_3d), state)
+        for layer in self.downsamples:
+            x = layer(x, state)
+        return x
 
 
 class Decoder(nn.Module):
@@ -119,6 +129,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.dec_dim * mult for mult in (config.dim_mult[-1], *config.dim_mult[::-1])]
         temporal = (*config.temporal_downsample[::-1], None)
+        self.doublings = len(config.temporal_downsample)
         self.conv1 = CausalConv3d(config.z_dim, widths[0], (3, 3, 3))
         self.middle = _middle(widths[0])
         self.upsamples = nn.ModuleList()
@@ -137,20 +148,33 @@ class Decoder(nn.Module):
             self.upsamples.extend(layers)
         self.head = _head(wide, config.pixel_channels)
 
-    def forward(self, z: Tensor, state: StreamState) -> Tensor:
+    def forward(self, z: Tensor, state: StreamState, tile: int = 0) -> Tensor:
+        """tile: rows and columns of latents to go through the outer layers at once, 0 = all."""
         x = self.conv1(z.contiguous(memory_format=torch.channels_last_3d), state)
-        for layer in (*self.middle, *self.upsamples):
+        for layer in self.middle:
+            x = layer(x, state)
+        return decode_tiles(self.outer, x, state, tile, 2**self.doublings) if tile else self.outer(x, state)
+
+    def outer(self, x: Tensor, state: StreamState) -> Tensor:
+        """From the latents' size to pixels."""
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        for layer in self.upsamples:
             x = layer(x, state)
         return self.head["2"](F.silu(self.head["0"](x)), state)
 
 
 class WanVae(nn.Module):
-    """The autoencoder with its official names: encoder, conv1 (to mean and log-variance), conv2, decoder."""
+    """The autoencoder with its official names: encoder, conv1 (to mean and log-variance), conv2, decoder.
+
+    tile: rows and columns of latents that go through the large layers at once, 0 = all: see vae_tiles.py.
+    frames_per_chunk, latents_per_chunk: encoded and decoded at once; more is faster and takes more memory.
+    """
 
     def __init__(self, config: VaeConfig, latents_mean: tuple[float, ...], latents_std: tuple[float, ...]) -> None:
         super().__init__()
         self.config = config
         self.latents_mean, self.latents_std = latents_mean, latents_std
+        self.tile, self.frames_per_chunk, self.latents_per_chunk = 0, 16, 4
         self.encoder = Encoder(config)
         self.conv1 = CausalConv3d(config.z_dim * 2, config.z_dim * 2, (1, 1, 1))
         self.conv2 = CausalConv3d(config.z_dim, config.z_dim, (1, 1, 1))
@@ -158,19 +182,19 @@ class WanVae(nn.Module):
 
     def moments(self, video: Tensor, state: StreamState) -> tuple[Tensor, Tensor]:
         """One chunk [B, 3, F, H, W] -> raw mean and log-variance, each [B, z, T, h, w]."""
-        moments = self.conv1(self.encoder(fold_pixels(video, self.config.pixel_patch), state), state)
+        moments = self.conv1(self.encoder(fold_pixels(video, self.config.pixel_patch), state, self.tile), state)
         state.first = False
         return tuple(moments.chunk(2, dim=1))
 
-    def encode(self, video: Tensor, frames_per_chunk: int = 16) -> Tensor:
+    def encode(self, video: Tensor, frames_per_chunk: int | None = None) -> Tensor:
         """Pixels -> normalised latents.
 
         video: [B, 3, F, H, W] in [-1, 1]; frames beyond the last complete group of 4 are dropped, as officially.
-        frames_per_chunk: a multiple of 4; more is faster and takes more memory.
+        frames_per_chunk: a multiple of 4, None = the autoencoder's own.
         Returns [B, z, (F - 1) // 4 + 1, h, w] float32.
         """
         frames = 1 + (video.shape[2] - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE
-        state, means = StreamState(), []
+        state, means, frames_per_chunk = StreamState(), [], frames_per_chunk or self.frames_per_chunk
         ends = [1, *range(1 + frames_per_chunk, frames, frames_per_chunk), frames]
         for start, end in zip([0, *ends], ends, strict=False):
             if end > start:
@@ -182,11 +206,13 @@ class WanVae(nn.Module):
         """The next latents of a stream [B, z, T, h, w], normalised -> their frames, float32, not clamped."""
         mean, std = self.statistics(latents.device)
         z = self.conv2((latents.float() * std + mean).to(self.conv2.weight.dtype), state)
-        frames = unfold_pixels(self.decoder(z, state), self.config.pixel_patch)
+        frames = unfold_pixels(self.decoder(z, state, self.tile), self.config.pixel_patch)
         state.first = False
         return frames.float()
 
-    def decode(self, latents: Tensor, state: StreamState | None = None, latents_per_chunk: int = 4) -> Iterator[Tensor]:
+    def decode(
+        self, latents: Tensor, state: StreamState | None = None, latents_per_chunk: int | None = None
+    ) -> Iterator[Tensor]:
         """Decode a stream chunk by chunk; pass the same state again to go on with it.
 
         latents: [B, z, T, h, w], normalised.  Yields [B, 3, f, H, W] in [-1, 1] float32; f is 4 per latent, but 1
@@ -196,6 +222,7 @@ class WanVae(nn.Module):
         if state.first:  # alone, so that every later chunk is of one size and the work buffers are reused
             yield self.decode_chunk(latents[:, :, :1], state).clamp_(-1, 1)
             latents = latents[:, :, 1:]
+        latents_per_chunk = latents_per_chunk or self.latents_per_chunk
         for start in range(0, latents.shape[2], latents_per_chunk):
             yield self.decode_chunk(latents[:, :, start : start + latents_per_chunk], state).clamp_(-1, 1)
 

@@ -26,11 +26,13 @@ class StreamState:
     """What the layers remember of a stream between chunks.
 
     first: whether the next chunk begins with the stream's very first frame, which temporal resampling skips.
+    tiles: the memory of each tile, of layers that go tile by tile (vae_tiles.py), by its core's first row and column.
     """
 
     def __init__(self) -> None:
         self.first = True
         self.past: dict[nn.Module, Tensor] = {}
+        self.tiles: dict[tuple[int, int], StreamState] = {}
 
 
 def conv_over_time(x: Tensor, layer: nn.Conv3d, taps: int) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..model_files import PartInfo, Source, read_tensor_file
+from .eight_bit import STORED, is_eight_bit
 
 __all__ = ["DtypeRule", "load_into", "load_module", "load_state", "open_tensors"]
 
@@ -50,11 +51,17 @@ def load_module(
 
 
 def load_state(
-    part: PartInfo, device: torch.device | str, dtype: DtypeRule, rename: Rename | None = None
+    part: PartInfo,
+    device: torch.device | str,
+    dtype: DtypeRule,
+    rename: Rename | None = None,
+    *,
+    keep_eight_bit: bool = False,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, tensor) for every official tensor of a part, on the device and in the dtype.
 
     dtype: one for all, or a rule by official name.  At most one tensor is in memory twice.
+    keep_eight_bit: of what eight_bit.py keeps in 8 bits, yield a weight that the file has so as it is, then its scale.
     Raises ModelError if the part isn't whole, a file changed or breaks off, or a value isn't finite.
     """
     if part.problems:
@@ -66,6 +73,9 @@ def load_state(
             source = part.sources[official]
             wanted = dtype(official) if callable(dtype) else dtype
             try:
+                if keep_eight_bit and (stored := _stored_eight_bit(official, source, readers, device)):
+                    yield from stored
+                    continue
                 tensor = _read(source, readers, device, wanted)
             except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
                 if isinstance(error, torch.OutOfMemoryError):
@@ -114,6 +124,23 @@ def _read(source: Source, readers: Mapping[str, TensorReader], device: torch.dev
         pieces.append(piece.to(dtype))
     whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return whole.reshape(source.shape)
+
+
+def _stored_eight_bit(
+    name: str, source: Source, readers: Mapping[str, TensorReader], device: torch.device
+) -> list[tuple[str, Tensor]]:
+    """A weight in 8 bits and its scales [out, 1] as the file has them; [] where the file has it otherwise."""
+    (file, stored), scale_name = source.places[0], source.scales[0]
+    if len(source.places) > 1 or not is_eight_bit(name, tuple(source.shape)):
+        return []
+    weight = readers[file](stored)
+    if weight.dtype != STORED:
+        return []
+    scale = readers[file](scale_name).float().reshape(-1, 1) if scale_name else torch.ones(1, 1)
+    scale = scale.expand(weight.shape[0], 1).contiguous().to(device)
+    weight = weight.to(device)
+    _check_finite(weight, source)
+    return [(name, weight.reshape(source.shape)), (name.removesuffix("weight") + "scale", scale)]
 
 
 def _rescaled(weight: Tensor, scale: Tensor) -> Tensor:
