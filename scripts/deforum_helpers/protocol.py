@@ -62,6 +62,8 @@ class ClipRequest:
     latents_file: safetensors with "latents" [z, new, h, w] float32, normalised; on disk before the decode.
     memory: the step of the memory ladder to begin at; as it only moves rounding errors, it doesn't decide the frames.
     weights_dtype: "auto", "fp8" or "fp8-matmul", of the backbone.
+    step_cache: relative drift up to which a step's velocity is guessed from those before; 0 = every step is computed.
+    guidance_mode: "cfg" or "cfg-zero".
     frames_file: npy uint8 [frames, height, width, 3], the frames that the new latents add.
     """
 
@@ -98,6 +100,8 @@ class ClipRequest:
     dtype: str = "auto"
     memory: str = "auto"
     weights_dtype: str = "auto"
+    step_cache: float = 0.0
+    guidance_mode: str = "cfg"
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.

@@ -121,6 +121,10 @@ class RenderSettings:
         "schedule", _SAMPLING, "", 'Changes the solver from clip to clip: 0: ("euler"), 48: ("unipc").',
         deforum=("sampler_schedule",),
     )  # fmt: skip
+    guidance_mode: str = _field(
+        "choice", _SAMPLING, "cfg", choices=("cfg", "cfg-zero"),
+        hint="cfg: as published; cfg-zero: the negative part is fitted first (CFG-Zero*), which changes the picture.",
+    )  # fmt: skip
     strength: str = _field(
         "schedule", _CHAIN, "0: (1.0)", "How firmly a clip goes on from the one before: 1 entirely, 0 is a hard cut.",
         minimum=0, maximum=1, deforum=("strength_schedule",),
@@ -182,13 +186,15 @@ class RenderSettings:
     )
     memory: str = _field(
         "choice", _MACHINE, "auto", choices=("auto", "resident", "tiled", "offload"),
-        hint="What is on the GPU at once.  auto: as much as fits, and less when it runs out; resident: all; tiled: the "
-        "frames are decoded in tiles; offload: the backbone comes block by block too, which is slower.",
+        hint="What is on the GPU at once: all; decoding by tiles; the backbone block by block; auto sees what fits.",
     )  # fmt: skip
     weights_dtype: str = _field(
         "choice", _MACHINE, "auto", choices=("auto", "fp8", "fp8-matmul"),
-        hint="fp8 keeps the backbone's weights in 8 bits: half the memory; fp8-matmul multiplies them so too, faster "
-        "on cards that can (RTX 40, H100 and later).  Both change the picture a little.",
+        hint="fp8: half the memory; fp8-matmul: faster too, from RTX 40 on. They change the picture slightly.",
+    )  # fmt: skip
+    step_cache: float = _field(
+        "float", _MACHINE, 0.0, minimum=0, maximum=1,
+        hint="Guesses steps that change little: 0.1 saves half of 40 and changes the picture slightly; 0: none.",
     )  # fmt: skip
     extra: dict[str, Any] = dataclasses.field(default_factory=dict, metadata=_about(
         "extra", _MACHINE, {}, "What a loaded file held that has no meaning here; kept.",

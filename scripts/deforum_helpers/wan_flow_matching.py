@@ -27,6 +27,7 @@ from .wan.loading import Parts
 from .wan.pictures import cover, load_picture
 from .wan.sampling import GuidedModel, Pin, Prompts, blend_in, guided_model, sample, switch_experts
 from .wan.solvers import noise_schedule
+from .wan.step_cache import steps_after
 from .wan.vae import TEMPORAL_STRIDE, StreamState
 
 __all__ = [
@@ -98,6 +99,8 @@ class WanFlowMatchingPipeline:
                     schedule,
                     pin=given.pin,
                     channels=given.channels,
+                    step_cache=request.step_cache,
+                    fresh=steps_after(schedule, self.variant.boundary) if len(self.dits) > 1 else (),
                     callback=lambda step, _, clean: on_step(step, schedule.sigmas[step + 1], clean),
                 )
             with timed(clip, "write"):
@@ -125,7 +128,7 @@ class WanFlowMatchingPipeline:
             conditionings = [dit.condition(context[None], given.image_tokens) for context in contexts]
             prompts = Prompts(conditionings[0], conditionings[1] if len(conditionings) == 2 else None)
             backbone = dit if given.vace is None else partial(dit, vace_context=given.vace)
-            models.append(guided_model(backbone, prompts, guidance, noise))
+            models.append(guided_model(backbone, prompts, guidance, noise, request.guidance_mode))
         return models[0] if len(models) == 1 else switch_experts(*models, self.variant.boundary)
 
     def noise(self, request: ClipRequest) -> Tensor:

@@ -54,7 +54,7 @@ SECTIONS = (
     ),
     Section(
         "machine", "Memory and speed", "where the model runs, how precisely, and what may be saved",
-        ("device", "dtype", "memory", "weights_dtype"),
+        ("device", "dtype", "memory", "weights_dtype", "step_cache", "guidance_mode"),
     ),
 )  # fmt: skip
 
@@ -103,6 +103,8 @@ LABELS = {
     "dtype": "Precision",
     "memory": "Memory",
     "weights_dtype": "Weights",
+    "step_cache": "Step cache",
+    "guidance_mode": "Guidance mode",
 }
 
 # What the tab shows when it is opened for the first time: something that every model, the demo too, can follow.

@@ -58,9 +58,7 @@ class LoadOptions:
     weights_dtype: str = "auto"
 
 
-def load_parts(
-    model: str, machine: Machine, on_loading: OnLoading, options: LoadOptions = LoadOptions()
-) -> Parts:
+def load_parts(model: str, machine: Machine, on_loading: OnLoading, options: LoadOptions = LoadOptions()) -> Parts:
     """Load a model for rendering.
 
     model: a folder, a backbone's file, or a ModelInfo.reference.  on_loading(part, seconds, note): seconds is 0
@@ -122,8 +120,7 @@ def _needs(info: ModelInfo, machine: Machine, options: LoadOptions) -> Needs:
     defaults = ((row.window_frames - 1) // vae.temporal_stride + 1, row.defaults.height, row.defaults.width)
     return estimate_needs(
         text_encoder=counts["text_encoder"] * itemsize,
-        dit=sum(count for name, count in counts.items() if name.startswith("dit")) * itemsize
-        - narrow * (itemsize - 1),
+        dit=sum(count for name, count in counts.items() if name.startswith("dit")) * itemsize - narrow * (itemsize - 1),
         blocks=row.num_layers * max(1, len(row.experts)),
         image_encoder=counts.get("image_encoder", 0) * itemsize,
         vae=counts["vae"] * itemsize,

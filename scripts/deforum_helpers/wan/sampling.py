@@ -5,14 +5,16 @@ Shape legend: B clips, z latent channels, T latent frames of the window, n pinne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .dit import Conditioning
+from .guidance import MODES
 from .solvers import SOLVERS, Callback, NoiseSchedule, Velocity
+from .step_cache import StepCache, steps_after
 
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 GuidedModel = Callable[[Tensor, Tensor], Tensor]
@@ -49,46 +51,56 @@ def sample(
     *,
     pin: Pin | None = None,
     channels: Tensor | None = None,
+    step_cache: float = 0.0,
+    fresh: Collection[int] = (),
     callback: Callback | None = None,
 ) -> Tensor:
     """Integrate the flow from noise to clean latents.
 
     model: of guided_model or switch_experts.  noise: [B, z, T, h, w] float32.
     channels: further input channels of the model (mask and image latents), [B, c, T, h, w].
+    step_cache: threshold of StepCache, 0 = every step is computed; fresh: steps that are computed whatever it says.
     Returns [B, z, T, h, w] float32; pinned latents come back as given unless released on the way.
     """
     velocity, start = model_velocity(model, schedule, channels), noise
     if pin is not None:
         velocity, start = pinned_velocity(model, schedule, channels, pin, noise), noise.clone()
         start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
+        fresh = {*fresh, *steps_after(schedule, pin.release_sigma)}
+    if step_cache:
+        velocity = StepCache(velocity, schedule, step_cache, fresh)
     latents = SOLVERS[solver].sample(velocity, start, schedule, callback)
     if pin is not None and pin.release_sigma <= 0:
         latents[:, :, : pin.clean.shape[2]] = pin.clean
     return latents
 
 
-def guided_model(dit: Backbone, prompts: Prompts, guidance: tuple[float, ...], noise: Tensor) -> GuidedModel:
-    """(model input, timesteps) -> velocity with classifier-free guidance, by one pass or two.
+def guided_model(
+    dit: Backbone, prompts: Prompts, guidance: tuple[float, ...], noise: Tensor, mode: str = "cfg"
+) -> GuidedModel:
+    """(model input, timesteps) -> velocity with guidance, by one pass or two.
 
+    mode: of guidance.MODES.
     guidance: one scale per latent frame, or one for all.  noise: tells size, dtype and device.
     Guidance of 1 everywhere needs no unconditional pass at all.
     """
     if prompts.negative is None or all(scale == 1 for scale in guidance):
         return lambda x, t: dit(x, t, prompts.positive)
     scale = torch.tensor(guidance, dtype=noise.dtype, device=noise.device).view(1, 1, -1, 1, 1)
+    combine = MODES[mode]
     tokens = noise.shape[0] * noise[0, 0].numel() // 4
     if tokens > BATCHED_TOKENS or prompts.positive.image is not None:
 
         def two_passes(x: Tensor, t: Tensor) -> Tensor:
             negative = dit(x, t, prompts.negative)
-            return negative + scale * (dit(x, t, prompts.positive) - negative)
+            return combine(dit(x, t, prompts.positive), negative, scale)
 
         return two_passes
     both = Conditioning(torch.cat((prompts.positive.context, prompts.negative.context)))
 
     def one_pass(x: Tensor, t: Tensor) -> Tensor:
         positive, negative = dit(torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
-        return negative + scale * (positive - negative)
+        return combine(positive, negative, scale)
 
     return one_pass
 
