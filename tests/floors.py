@@ -32,8 +32,8 @@ FLOORS = {
         "schedules", "timeline", "video", "video_io",
     ),
     "host": (
-        "clips", "environment", "output", "preflight", "render_wan", "wan_integration", "wan_isolated_env",
-        "worker_client", "worker_log",
+        "camera_frames", "clips", "environment", "output", "preflight", "render_wan", "wan_integration",
+        "wan_isolated_env", "worker_client", "worker_log",
     ),
     "face": (
         "api", "cli", "cli_plan", "cli_progress", "cli_render", "gradio_compat", "install_command", "ui", "ui_elements",

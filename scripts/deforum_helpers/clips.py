@@ -12,20 +12,22 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
+from .camera_frames import given_frames, guide_frames, moved_frames
 from .checkpoints import ModelInfo
 from .errors import InputError, RenderCancelled, RenderError, WorkerDied
-from .job_files import JobFiles
+from .job_files import JobFiles, sha256_of
 from .lead import Lead, first_latents
 from .progress import ClipWork
 from .protocol import ClipDone, ClipRequest, StreamPart
 from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
-from .video.frames import open_frames, read_png, write_png
+from .video.frames import open_frames, read_png, save_frames, write_png
 from .video.retiming import Method, retime
 from .worker_client import ClipRenderer, OnEvent
 
@@ -78,7 +80,7 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
     defaults = job.model.row.defaults
     low_noise = None if settings.guidance_scale.strip() else defaults.low_noise_guidance_scale
     picture = "" if clip.start != "image" or clip.dropped_frames else job.image_sha256
-    history = json.dumps([job.identity, former, picture, clip.native_start])
+    history = json.dumps([job.identity, former, picture, clip.native_start, *_camera_facts(job, clip)])
     return ClipRequest(
         id=f"{files.timestring}-{clip.index}-{uuid.uuid4().hex}",
         model=job.model.reference,
@@ -103,7 +105,8 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         overlap_file=str(files.latents(clip.index - 1)) if clip.overlap_latents else "",
         init_image=_start_picture(job, clip),
         low_noise_guidance=() if low_noise is None else (low_noise,) * clip.latent_frames,
-        drop_first=bool(clip.dropped_frames),
+        drop_frames=clip.dropped_frames,
+        context_file=str(files.context(clip.index)) if clip.start == "frames" else "",
         history=hashlib.sha256(history.encode()).hexdigest(),
         preview_file=str(files.preview),
         device=settings.device,
@@ -113,6 +116,15 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         step_cache=settings.step_cache,
         guidance_mode=settings.guidance_mode,
     )
+
+
+def _camera_facts(job: Job, clip: Clip) -> list[Any]:
+    """What the camera does to a clip's frames, nothing where it stands still."""
+    camera = job.plan.camera
+    if camera is None or not (clip.moves or clip.start == "frames"):
+        return []
+    values = {name: camera.values[name][: clip.end_frame] for name in sorted(camera.values)}
+    return [camera.mode, values, job.settings.border, clip.camera_strength]
 
 
 def _start_picture(job: Job, clip: Clip) -> str:
@@ -139,8 +151,24 @@ def render_clip(
     Raises the worker's error; errors that would come again (a broken model, too little memory) aren't tried again.
     """
     clip = next(clip for clip in job.plan.clips if request.frames_file == str(job.files.frames(clip.index)))
-    if clip.dropped_frames:
+    before = ShotFrames(job, job.plan.clips[clip.index - 1]) if clip.index else ()
+    if clip.start == "frames":
+        save_frames(request.context_file, given_frames(job.plan, clip, before, job.settings))
+    elif clip.dropped_frames:
         write_png(Path(request.init_image), _former_picture(job, clip))
+    run = partial(_run, job, clip, worker=worker, on_event=on_event, cancel=cancel, say=say)
+    done = run(request)
+    if clip.moves:
+        done = _seen_by_camera(job, clip, request, done, run)
+    for path in (job.files.context(clip.index), job.files.guide(clip.index)):
+        path.unlink(missing_ok=True)
+    return done
+
+
+def _run(
+    job: Job, clip: Clip, request: ClipRequest, *,
+    worker: ClipRenderer, on_event: OnEvent, cancel: threading.Event, say: Say,
+) -> ClipDone:  # fmt: skip
     try:
         done = worker.run(request, on_event, cancel)
     except WorkerDied as error:
@@ -151,6 +179,29 @@ def render_clip(
     if not isinstance(done, ClipDone) or done.frames != clip.new_frames:
         raise RenderError("the worker made another number of frames", got=done, allowed=str(clip.new_frames))
     return done
+
+
+def _seen_by_camera(
+    job: Job, clip: Clip, request: ClipRequest, done: ClipDone, run: Callable[[ClipRequest], ClipDone]
+) -> ClipDone:
+    """Move a rendered clip's frames as the camera does; below a camera_strength of 1, have that drawn over."""
+    moved = np.stack(list(moved_frames(job.plan, clip, open_frames(request.frames_file), job.settings)))
+    if clip.camera_strength >= 1:
+        save_frames(request.frames_file, moved)
+        return replace(done, frames_sha256=sha256_of(Path(request.frames_file)))
+    given = None
+    if clip.start == "frames":
+        before = ShotFrames(job, job.plan.clips[clip.index - 1])
+        given = np.stack(before[clip.native_start - clip.dropped_frames : clip.native_start])
+        save_frames(request.context_file, given)
+    elif clip.dropped_frames:
+        given = _former_picture(job, clip)[None]
+    guide = job.files.guide(clip.index)
+    save_frames(guide, guide_frames(given, moved, clip.num_frames))
+    return run(replace(
+        request, id=f"{request.id}-redrawn", guide_file=str(guide), guide_strength=clip.camera_strength,
+        latents_file=str(job.files.redrawn(clip.index)),
+    ))  # fmt: skip
 
 
 def _former_picture(job: Job, clip: Clip) -> np.ndarray:

@@ -23,11 +23,12 @@ SAMPLERS = {
 }  # fmt: skip
 
 _SWITCHES = ("use_init", "enable_steps_scheduling", "enable_sampler_scheduling", "add_soundtrack")
-_MOTION = (
-    "angle", "zoom", "translation_x", "translation_y", "translation_z", "transform_center_x", "transform_center_y",
-    "rotation_3d_x", "rotation_3d_y", "rotation_3d_z", "perspective_flip_theta", "perspective_flip_phi",
-    "perspective_flip_gamma", "perspective_flip_fv", "fov_schedule",
+# What moves its camera, and what of that has no counterpart here.
+_CAMERA = (
+    "angle", "zoom", "translation_x", "translation_y", "translation_z", "rotation_3d_x", "rotation_3d_y",
+    "rotation_3d_z",
 )  # fmt: skip
+_FLIPS = ("perspective_flip_theta", "perspective_flip_phi", "perspective_flip_gamma", "perspective_flip_fv")
 # What a user would miss most, with what to do instead; noted only where it is switched on.
 _INSTEAD = {
     "frame_interpolation_engine": "frames are retimed to fps instead",
@@ -67,6 +68,7 @@ def translate(raw: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[dict
     known = {key: value for key, value in raw.items() if key not in ("extra", *_SWITCHES)}
     for key in _switched_off(raw, notes):
         del known[key]
+    _still_modes(known, notes)
     names = names_of_fields(fields)
     if "strength_schedule" in known:
         del names["strength"]  # the file's own "strength" is that of Deforum's init image
@@ -109,6 +111,15 @@ def untranslate(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[
     return written
 
 
+def _still_modes(known: dict[str, Any], notes: list[str]) -> None:
+    """Deforum's animation modes without a camera (None, Interpolation, Video Input) become 2D with one that rests."""
+    mode = known.get("animation_mode")
+    if isinstance(mode, str) and mode.lower() not in ("2d", "3d"):
+        still = [key for key in _CAMERA if known.pop(key, None) is not None]
+        del known["animation_mode"]
+        notes.append(f"animation_mode: {mode[:40]} moves no camera; left out: {_listed(still) or 'nothing'}")
+
+
 def _steps(text: str) -> dict[str, Any]:
     if re.fullmatch(r"[1-9][0-9]{0,8}", text):
         return {"enable_steps_scheduling": False, "steps": int(text)}
@@ -149,9 +160,9 @@ def _notes_on(extra: Mapping[str, Any]) -> list[str]:
         for key, instead in _INSTEAD.items()
         if extra.get(key) and str(extra[key]).lower() not in ("none", "false")
     ]
-    if motion := [key for key in _MOTION if key in extra]:
-        notes.append(f"camera schedules have no effect yet, the prompt moves the camera; kept: {_listed(motion)}")
-    others = [key for key in extra if key not in _MOTION]
+    if extra.get("enable_perspective_flip"):
+        notes.append(f"the perspective can't be flipped here; kept: {_listed(_FLIPS)}")
+    others = [key for key in extra if key not in _FLIPS]
     if others:
         notes.append(f"no meaning here, kept in the file: {_listed(others)}")
     return notes

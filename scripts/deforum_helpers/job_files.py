@@ -63,6 +63,17 @@ class JobFiles:
     def frames(self, clip: int) -> Path:
         return self.work / f"clip_{clip:03d}.frames.npy"
 
+    def context(self, clip: int) -> Path:
+        """The frames that a clip goes on from."""
+        return self.work / f"clip_{clip:03d}.context.npy"
+
+    def guide(self, clip: int) -> Path:
+        """The frames that a clip is drawn over from, and the latents of that."""
+        return self.work / f"clip_{clip:03d}.guide.npy"
+
+    def redrawn(self, clip: int) -> Path:
+        return self.work / f"clip_{clip:03d}.redrawn.safetensors"
+
     def init_image(self, clip: int) -> Path:
         return self.work / f"clip_{clip:03d}.init.png"
 

@@ -101,7 +101,7 @@ def _stream(
     """The latents of a shot, oldest first; () where a file is gone, or where its clips began from pictures in
     between, so that there is no one stream."""
     for clip in clips:
-        if clip["dropped_frames"] and clip["native_start"] > 1:
+        if (clip["dropped_frames"] and clip["native_start"] > 1) or clip.get("moves"):
             return ()
         parts = first_latents(parts, clip["stream_latents_before"])
         parts = (*parts, StreamPart(str(files.latents(clip["index"])), 0, clip["new_latents"]))

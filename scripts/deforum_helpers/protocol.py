@@ -54,7 +54,12 @@ class ClipRequest:
         from their end, and the last prefix_latents of them are the pinned start of the window.
     strength: how long the pinned start is held, 1 = through the last step, 0.4 = while sigma > 0.6.
     init_image, end_image: RGB pictures that are the first and the last frame of the window ("" = none).
-    drop_first: leave frame 0 out of frames_file, because the clip before already ends with it.
+    context_file: npy uint8 [4n+1, height, width, 3], frames of the clip before that the window begins with, in
+        place of prefix_latents and stream ("" = none).
+    drop_frames: how many of the window's first frames are left out of frames_file, because the clip before already
+        ends with them.
+    guide_file: npy uint8 [4n+1, height, width, 3], frames that the window follows, see wan/guide.py ("" = none).
+    guide_strength: how closely: the share of the steps left out at the start, 0 = not at all.
     history: what the window starts from, as a hash of the clips before and of the pictures given ("" = nothing).
     tail: latents beyond prefix and new ones (latent_frames - prefix_latents - new_latents) are trimmed from the
         video, and kept as "tail" in latents_file: the next clip cross-fades out of them.
@@ -91,7 +96,10 @@ class ClipRequest:
     init_image: str = ""
     end_image: str = ""
     low_noise_guidance: tuple[float, ...] = ()
-    drop_first: bool = False
+    drop_frames: int = 0
+    context_file: str = ""
+    guide_file: str = ""
+    guide_strength: float = 0.0
     history: str = ""
     loras: tuple[LoraUse, ...] = ()
     preview_file: str = ""
@@ -113,6 +121,12 @@ class ClipRequest:
         for name in ("id", "latents_file", "frames_file", "overlap_file", "preview_file", "preview_seconds", "memory"):
             del decisive[name]
         decisive["stream"] = [(part.first, part.count) for part in self.stream]
+        for name, alone in (("guide_file", "guide_strength"), ("context_file", "drop_frames")):
+            decisive[name] = bool(decisive[name])
+            if not decisive[name]:  # as before there was such a file
+                del decisive[name]
+                decisive.pop(alone)
+        decisive["drop_first"] = bool(self.drop_frames)
         decisive["init_image"], decisive["end_image"] = bool(self.init_image), bool(self.end_image)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

@@ -31,7 +31,7 @@ __all__ = [
 
 _LARGEST_FILE = 8 * 1024 * 1024
 _PROMPTS, _VIDEO, _SAMPLING, _CHAIN = "Prompts", "Video", "Sampling", "Continuity"
-_OUTPUT, _MACHINE = "Output", "Machine"
+_CAMERA, _OUTPUT, _MACHINE = "Camera", "Output", "Machine"
 _SEED_MAX = 2**32 - 1
 _SOLVERS = ("", "unipc", "dpm++", "euler")
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -130,8 +130,8 @@ class RenderSettings:
         minimum=0, maximum=1, deforum=("strength_schedule",),
     )  # fmt: skip
     continuity: str = _field(
-        "choice", _CHAIN, "auto", choices=("auto", "latents", "image", "cut"),
-        hint="What a clip starts from: the former one's latents, its last frame as a picture, or nothing.",
+        "choice", _CHAIN, "auto", choices=("auto", "latents", "frames", "image", "cut"),
+        hint="What a clip starts from: the former one's latents, its last frames, its last frame, or nothing.",
     )  # fmt: skip
     context_frames: int = _field(
         "int", _CHAIN, 0, "Frames of the former clip that a clip goes on from, 4 to a latent; 0 suits the model.",
@@ -144,6 +144,65 @@ class RenderSettings:
     window_frames: int = _field(
         "int", _CHAIN, 0, "Frames generated at once; 0 is what the model was trained on.",
         minimum=0, maximum=1025, multiple=4, remainder=1,
+    )  # fmt: skip
+    animation_mode: str = _field(
+        "choice", _CAMERA, "2D", choices=("2D", "3D"), deforum=("animation_mode",),
+        hint="2D: shift, turn and zoom the picture.  3D: move and turn a camera before it, as before a wall.",
+    )  # fmt: skip
+    zoom: str = _field(
+        "schedule", _CAMERA, "0: (1)", "2D: magnification per frame; 1.02 comes nearer by 2 % a frame.",
+        minimum=0.1, maximum=10, deforum=("zoom",),
+    )  # fmt: skip
+    angle: str = _field(
+        "schedule", _CAMERA, "0: (0)", "2D: degrees per frame that the picture turns counter-clockwise.",
+        minimum=-180, maximum=180, deforum=("angle",),
+    )  # fmt: skip
+    translation_x: str = _field(
+        "schedule", _CAMERA, "0: (0)",
+        "2D: pixels per frame that the picture moves right.  3D: units that the camera moves right, 200 to the wall.",
+        minimum=-10_000, maximum=10_000, deforum=("translation_x",),
+    )  # fmt: skip
+    translation_y: str = _field(
+        "schedule", _CAMERA, "0: (0)",
+        "2D: pixels per frame that the picture moves down.  3D: units that the camera moves up.",
+        minimum=-10_000, maximum=10_000, deforum=("translation_y",),
+    )  # fmt: skip
+    translation_z: str = _field(
+        "schedule", _CAMERA, "0: (0)", "3D: units per frame that the camera moves forward; 2 come nearer by 1 %.",
+        minimum=-10_000, maximum=10_000, deforum=("translation_z",),
+    )  # fmt: skip
+    rotation_3d_x: str = _field(
+        "schedule", _CAMERA, "0: (0)", "3D: degrees per frame that the camera tilts up.", minimum=-90, maximum=90,
+        deforum=("rotation_3d_x",),
+    )  # fmt: skip
+    rotation_3d_y: str = _field(
+        "schedule", _CAMERA, "0: (0)", "3D: degrees per frame that the camera pans right.", minimum=-90, maximum=90,
+        deforum=("rotation_3d_y",),
+    )  # fmt: skip
+    rotation_3d_z: str = _field(
+        "schedule", _CAMERA, "0: (0)", "3D: degrees per frame that the camera rolls clockwise.", minimum=-90,
+        maximum=90, deforum=("rotation_3d_z",),
+    )  # fmt: skip
+    fov: str = _field(
+        "schedule", _CAMERA, "0: (70)", "3D: the camera's field of view in degrees, from top to bottom.",
+        minimum=1, maximum=170, deforum=("fov_schedule", "fov"),
+    )  # fmt: skip
+    transform_center_x: str = _field(
+        "schedule", _CAMERA, "0: (0.5)", "2D: where the picture turns and zooms, 0 its left edge, 1 its right.",
+        minimum=-10, maximum=10, deforum=("transform_center_x",),
+    )  # fmt: skip
+    transform_center_y: str = _field(
+        "schedule", _CAMERA, "0: (0.5)", "2D: where the picture turns and zooms, 0 its top, 1 its bottom.",
+        minimum=-10, maximum=10, deforum=("transform_center_y",),
+    )  # fmt: skip
+    border: str = _field(
+        "choice", _CAMERA, "replicate", choices=("replicate", "reflect", "wrap"), deforum=("border",),
+        hint="What comes in at an edge: the edge's pixels, the mirrored picture, or the picture's other side.",
+    )  # fmt: skip
+    camera_strength: str = _field(
+        "schedule", _CAMERA, "",
+        "How much is kept of the moved pictures: 1 all; 0.7 draws them over with the last 30 % of the steps.",
+        minimum=0, maximum=1,
     )  # fmt: skip
     init_image: str = _field(
         "path", _CHAIN, "", "A picture that is the first frame; needs a model that takes one.", deforum=("init_image",)

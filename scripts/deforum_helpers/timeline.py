@@ -18,25 +18,27 @@ import numpy as np
 
 from .deforum_files import solver_for
 from .lead import Lead
+from .planning.camera import Camera
 from .planning.clip_maker import Clip, ClipMaker
 from .planning.limits import (
     check_against,
     note_shared_seeds,
     note_short_tails,
+    plan_camera,
     plan_native_step,
     plan_window,
     what_is_before,
     with_given_images,
 )
 from .planning.prompts import PromptSegment, prompt_segments
-from .planning.stream import Rate, chain
+from .planning.stream import Rate, chain, never
 from .schedules import Series, number_schedule, text_schedule
 from .settings import FIELDS, RenderSettings
 from .variants import Variant
 
 __all__ = ["Clip", "Plan", "native_positions", "plan", "plan_to_dict"]
 
-_SCHEDULED = ("guidance_scale", "strength", "shift", "num_inference_steps")
+_SCHEDULED = ("guidance_scale", "strength", "shift", "num_inference_steps", "camera_strength")
 _MOST_NAMED = 5
 
 
@@ -46,6 +48,7 @@ class Plan:
 
     motion_fps: native frames a second; native_step: native frames per output frame, exactly.
     schedules: term -> one value per output frame.  notes: what was mended or needs to be known.
+    camera: what moves the picture, None where nothing does.
     lead_frames: output frames of the first shot that a job before has shown already.
     """
 
@@ -61,6 +64,7 @@ class Plan:
     schedules: dict[str, list[float]]
     notes: list[str] = field(default_factory=list)
     lead_frames: int = 0
+    camera: Camera | None = None
 
     def shot_start(self, clip: Clip) -> int:
         """The output frame that the clip's shot starts at; below 0 for one that a job before has begun."""
@@ -86,14 +90,17 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     window = plan_window(settings, variant, notes)
     step = plan_native_step(settings, variant, window, notes)
     cuts = series["strength"].values <= 0
-    before = what_is_before(lead, settings, variant, window, step, notes)
     bounds = _bounds(segments, cuts, notes)
-    stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before)
+    if camera := plan_camera(settings, window, resolved_seed, notes):
+        bounds = camera.bounds(bounds, least=max(1, Rate.of(step).reach(4)))
+    moves = camera.moves if camera else never
+    before = what_is_before(lead, settings, variant, window, step, notes, moves=moves(0, bounds[1]))
+    stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
     if before and stretches[0].kind == "noise":
         notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
     stretches = with_given_images(stretches, settings, variant, notes)
     note_short_tails(stretches, window, notes)
-    maker = ClipMaker(settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window)
+    maker = ClipMaker(settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, camera)
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_shared_seeds(clips, settings, notes)
     return Plan(
@@ -106,9 +113,10 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         height=settings.height,
         seed=resolved_seed,
         clips=clips,
-        schedules=_listed(series, clips, settings),
+        schedules=_listed(series, clips, settings, camera),
         notes=notes,
         lead_frames=-stretches[0].shot_start,
+        camera=camera,
     )
 
 
@@ -132,6 +140,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     written["clips"] = [{name: getattr(clip, name) for name in names} for clip in plan.clips]
     for clip in written["clips"]:
         clip["guidance"] = list(clip["guidance"])
+    del written["camera"]  # its values are among the schedules
     return written
 
 
@@ -180,8 +189,14 @@ def _bounds(segments: list[PromptSegment], cuts: np.ndarray, notes: list[str]) -
     return [*sorted(starts | set(falls)), len(cuts)]
 
 
-def _listed(series: dict[str, Series], clips: tuple[Clip, ...], settings: RenderSettings) -> dict[str, list[float]]:
+def _listed(
+    series: dict[str, Series], clips: tuple[Clip, ...], settings: RenderSettings, camera: Camera | None
+) -> dict[str, list[float]]:
     listed: dict[str, list[float]] = {name: series[name].values.tolist() for name in _SCHEDULED}
+    if camera:
+        listed |= {name: list(values) for name, values in camera.values.items()}
+    else:
+        del listed["camera_strength"]
     listed["num_inference_steps"] = np.floor(series["num_inference_steps"].values).astype(int).tolist()
     if settings.seed_behavior == "schedule":
         seeds = np.floor(series["seed_schedule"].values).astype(np.int64)

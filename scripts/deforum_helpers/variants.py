@@ -44,7 +44,8 @@ class Defaults:
     """What a field left empty means for a variant.
 
     guidance_scale: of the one model, or of the high-noise expert; low_noise_guidance_scale: of the
-    low-noise expert, None where there is only one model.
+    low-noise expert, None where there is only one model.  camera_strength: 1 for a model that has never seen a camera
+    move.
     """
 
     num_inference_steps: int
@@ -55,6 +56,7 @@ class Defaults:
     negative_prompt: str
     solver: str = "unipc"
     low_noise_guidance_scale: float | None = None
+    camera_strength: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Variant:
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    @property
+    def frames_input(self) -> bool:
+        """Whether a window can begin with several given frames: pinned as latents, or as VACE's known frames."""
+        return not self.condition_channels
 
     @property
     def condition_channels(self) -> int:
@@ -205,8 +212,8 @@ _ROWS = (
     ),
     Variant(
         name=DEMO, title="Demo (tiny, bundled)", dim=160, ffn_dim=480, num_heads=5, num_layers=5, vae="wan2.1",
-        defaults=Defaults(14, 3.0, 4.0, 128, 80, "", solver="euler"), sizes=((128, 80),), vae_dim=8, text_dim=96,
-        text_len=64, window_frames=17, context_latents=2, pin="timestep0", image_input=True,
+        defaults=Defaults(14, 3.0, 4.0, 128, 80, "", solver="euler", camera_strength=1.0), sizes=((128, 80),),
+        vae_dim=8, text_dim=96, text_len=64, window_frames=17, context_latents=2, pin="timestep0", image_input=True,
     ),
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from .errors import InputError, ModelError, OutOfDeviceMemory
 from .protocol import ClipRequest, StreamPart
 from .wan.clip_files import load_latents, save_frames, save_latents, to_pixels
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
+from .wan.guide import begin_later, guide_latents, load_frames
 from .wan.image_condition import image_channels, vace_context
 from .wan.loading import Parts
 from .wan.pictures import cover, load_picture
@@ -89,8 +90,9 @@ class WanFlowMatchingPipeline:
             with timed(clip, "text"):
                 contexts = self.encode_prompts(request)
             with timed(clip, "start"):
-                noise, given = self.noise(request), self.given(request)
+                noise, given, guide = self.noise(request), self.given(request), self.guide(request)
             schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
+            schedule, skipped = begin_later(schedule, request.guide_strength if guide is not None else 0.0)
             with timed(clip, "sample"):
                 window = sample(
                     self.guided(request, contexts, noise, given),
@@ -101,7 +103,8 @@ class WanFlowMatchingPipeline:
                     channels=given.channels,
                     step_cache=request.step_cache,
                     fresh=steps_after(schedule, self.variant.boundary) if len(self.dits) > 1 else (),
-                    callback=lambda step, _, clean: on_step(step, schedule.sigmas[step + 1], clean),
+                    guide=guide,
+                    callback=lambda step, _, clean: on_step(step + skipped, schedule.sigmas[step + 1], clean),
                 )
             with timed(clip, "write"):
                 latents, tail = self.split_window(request, window)
@@ -143,7 +146,7 @@ class WanFlowMatchingPipeline:
         row, release = self.variant, max(0.0, 1.0 - request.strength)
         pictures = [self.picture(path, request) for path in (request.init_image, request.end_image)]
         if row.vace_layers:
-            return Given(vace=self.vace_context(request, *pictures))
+            return Given(vace=self.vace_context(request, *pictures), pin=self.prefix(request, release))
         if row.condition_channels:
             first, last = pictures
             if first is None:
@@ -161,10 +164,27 @@ class WanFlowMatchingPipeline:
         at_zero = row.pin == "timestep0"
         if pictures[0] is not None:
             return Given(pin=Pin(self.vae.encode(pictures[0][None, :, None]), at_zero, release))
-        if request.prefix_latents:
-            clean = self.stream_latents(request.stream)[:, :, -request.prefix_latents :]
-            return Given(pin=Pin(clean, at_zero, release))
-        return Given()
+        if request.context_file:
+            return Given(pin=Pin(self.vae.encode(self.frames(request.context_file, request)[None]), at_zero, release))
+        return Given(pin=self.prefix(request, release))
+
+    def prefix(self, request: ClipRequest, release: float) -> Pin | None:
+        """The end of the shot's latents, held at the window's start."""
+        if not request.prefix_latents:
+            return None
+        clean = self.stream_latents(request.stream)[:, :, -request.prefix_latents :]
+        return Pin(clean, self.variant.pin == "timestep0", release)
+
+    def frames(self, path: str, request: ClipRequest) -> Tensor:
+        """Frames of a file [3, F, H, W] in [-1, 1], on the device."""
+        return load_frames(Path(path), request.width, request.height).to(self.machine.device)
+
+    def guide(self, request: ClipRequest) -> Tensor | None:
+        """The latents [1, z, T, h, w] that sampling starts from instead of from noise alone."""
+        if not request.guide_file:
+            return None
+        frames = self.frames(request.guide_file, request)
+        return guide_latents(self.vae, frames, request.prefix_latents, request.latent_frames)
 
     def picture(self, path: str, request: ClipRequest) -> Tensor | None:
         """A picture [3, H, W] in [-1, 1] on the device, or None for ""."""
@@ -173,10 +193,19 @@ class WanFlowMatchingPipeline:
         return cover(load_picture(Path(path)), request.width, request.height)[0, :, 0].to(self.machine.device)
 
     def vace_context(self, request: ClipRequest, first: Tensor | None, last: Tensor | None) -> Tensor:
-        """VACE's channels [1, 96, T, h, w]: given pictures are kept, all else (mid grey) is made anew."""
+        """VACE's channels [1, 96, T, h, w]: given pictures and frames are kept, all else (mid grey) is made anew.
+
+        A guide is the video that what is made anew is to follow.
+        """
         frames = TEMPORAL_STRIDE * (request.latent_frames - 1) + 1
         video = torch.zeros(3, frames, request.height, request.width, device=self.machine.device)
         mask = torch.ones(1, frames, request.height, request.width, device=self.machine.device)
+        if request.guide_file:
+            guide = self.frames(request.guide_file, request)
+            video[:, -guide.shape[1] :] = guide
+        if request.context_file:
+            known = self.frames(request.context_file, request)
+            video[:, : known.shape[1]], mask[:, : known.shape[1]] = known, 0
         for index, picture in ((0, first), (frames - 1, last)):
             if picture is not None:
                 video[:, index], mask[:, index] = picture, 0
@@ -205,10 +234,10 @@ class WanFlowMatchingPipeline:
         """
         on_decode(0)
         state = self.decoder_state(request.stream)
-        drop, done = int(request.drop_first), 0
+        drop, done = request.drop_frames, 0
         for frames in self.vae.decode(latents, state):
             pixels = to_pixels(frames)[drop:]
-            drop = 0
+            drop = max(0, drop - frames.shape[2])
             done += 1 if frames.shape[2] == 1 else frames.shape[2] // TEMPORAL_STRIDE
             on_decode(done)
             yield pixels
@@ -241,7 +270,7 @@ class WanFlowMatchingPipeline:
     def frames_of(request: ClipRequest) -> int:
         """How many frames the new latents add: 4 each, but the first of a stream is one frame."""
         first_of_stream = 0 if request.stream else 1
-        return TEMPORAL_STRIDE * (request.new_latents - first_of_stream) + first_of_stream - int(request.drop_first)
+        return TEMPORAL_STRIDE * (request.new_latents - first_of_stream) + first_of_stream - request.drop_frames
 
 
 class timed:

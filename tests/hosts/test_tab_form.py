@@ -23,7 +23,10 @@ OTHER = {
     "init_image": "", "continue_from": "/out/20260101000000_settings.txt", "batch_name": "own", "codec": "libx265",
     "crf": "20", "ffmpeg_preset": "slow", "soundtrack": "",
     "skip_video_creation": True, "make_gif": True, "make_srt": False, "delete_imgs": True, "device": "cpu",
-    "dtype": "float32",
+    "dtype": "float32", "animation_mode": "3D", "zoom": "1.01", "angle": "0: (1)", "translation_x": "0: (t)",
+    "translation_y": "2", "translation_z": "0: (3)", "rotation_3d_x": "0.1", "rotation_3d_y": "0.2",
+    "rotation_3d_z": "0.3", "fov": "60", "transform_center_x": "0.4", "transform_center_y": "0.6", "border": "wrap",
+    "camera_strength": "0.9",
 }  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def test_a_picture_becomes_the_first_frame(pipeline, first, tmp_path) -> None:
     frames = render(pipeline, replace(first, init_image=str(picture)))
     assert frames.shape[0] == 9
     assert np.abs(frames[0].mean((0, 1)) - (200, 60, 40)).max() < 25
-    dropped = replace(first, init_image=str(picture), drop_first=True, frames_file=str(tmp_path / "d.npy"))
+    dropped = replace(first, init_image=str(picture), drop_frames=1, frames_file=str(tmp_path / "d.npy"))
     assert np.array_equal(render(pipeline, dropped), frames[1:])
 
 

@@ -30,7 +30,7 @@ def render(request: ClipRequest, tell, cancelled) -> ClipDone | Failed:
         tell(Step(request.id, step, request.num_inference_steps, 0.0, 0.01))
     before = sum(part.count for part in request.stream)
     first = 4 * before - 3 if before else 0
-    first += int(request.drop_first)
+    first += request.drop_frames
     count = 4 * (before + request.new_latents) - 3 - first
     frames = np.full((count, request.height, request.width, 3), request.seed % 256, np.uint8)
     frames[:, :, :, 0] = (np.arange(first, first + len(frames)) % 256).astype(np.uint8)[:, None, None]

@@ -47,7 +47,8 @@ def test_the_60_fps_example_generates_few_frames():
     assert any(clip.overlap_latents for clip in result.clips)
 
 
-def test_the_deforum_file_keeps_what_means_nothing_here():
+def test_the_deforum_file_moves_the_camera_and_keeps_what_means_nothing_here():
     made, notes = load_settings(EXAMPLES / "from_deforum.txt")
-    assert made.extra["zoom"].startswith("0: (1.002") and made.extra["animation_mode"] == "2D"
-    assert any("camera schedules" in note for note in notes)
+    assert made.zoom.startswith("0: (1.002") and made.animation_mode == "2D"
+    assert made.extra["color_coherence"] == "LAB" and any("color_coherence" in note for note in notes)
+    assert all(clip.moves for clip in planned(EXAMPLES / "from_deforum.txt").clips)

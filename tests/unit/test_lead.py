@@ -103,7 +103,7 @@ def test_where_the_latents_dont_fit_the_last_picture_is_taken(render, changes):
     request = worker.requests[0]
     last = JobFiles(first.folder, first.timestring).picture(21)
     assert (read_png(request.init_image) == read_png(last)).all()
-    assert request.drop_first and not request.stream
+    assert request.drop_frames == 1 and not request.stream
     assert reds(second)[:4] == [1, 2, 3, 4]  # the picture itself is the former job's last frame, not shown again
     assert second.frames == 15
 

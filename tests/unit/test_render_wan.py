@@ -347,7 +347,7 @@ def test_a_clip_that_starts_from_a_picture_gets_the_last_frame_shown(render):
         # The fake starts each window's red at 0 again, so that frame 0, the picture, is dropped and 1 follows.
         assert int(given[0, 0, 0]) == reds[clip.start_frame - 1]
         assert reds[clip.start_frame] == 1
-        assert request.drop_first
+        assert request.drop_frames == 1
         assert request.stream == ()
 
 

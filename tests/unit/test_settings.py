@@ -118,14 +118,13 @@ def test_a_deforum_file_loads(tmp_path):
     assert (made.init_image, made.soundtrack) == ("", "")
     assert made.skip_video_creation and made.delete_imgs and made.make_gif
     assert made.prompts == raw["prompts"] and (made.positive_prompt, made.negative_prompt) == ("p", "n")
-    kept = {"strength", "zoom", "translation_z", "animation_mode", "parseq_manifest", "frame_interpolation_engine",
-            "cn_1_enabled", "sd_model_name", "hybrid"}  # fmt: skip
+    assert (made.animation_mode, made.zoom, made.translation_z) == ("3D", "0: (1.02)", "0: (10)")
+    kept = {"strength", "parseq_manifest", "frame_interpolation_engine", "cn_1_enabled", "sd_model_name", "hybrid"}
     assert set(made.extra) == kept and made.extra["hybrid"] == {"deep": [1, 2.5, None]}
     said = "\n".join(notes)
     for words in (
         "soundtrack_path",
         "becomes the solver dpm++",
-        "zoom, translation_z",
         "sd_model_name",
         "retimed to fps",
     ):
@@ -157,7 +156,11 @@ def test_a_deforum_file_loads(tmp_path):
         ({"fps": "24"}, {"fps": 24.0}),
         ({"enable_sampler_scheduling": True, "sampler_schedule": '0: ("euler")'}, {"solver_schedule": '0: ("euler")'}),
         ({"enable_sampler_scheduling": False, "sampler_schedule": '0: ("euler")'}, {"solver_schedule": ""}),
-        ({"extra": {"zoom": 1}, "angle": 2}, {"extra": {"zoom": 1, "angle": 2}}), ({"ffmpeg_crf": "20"}, {"crf": 20}),
+        ({"extra": {"noise": 1}, "cadence": 2}, {"extra": {"noise": 1, "cadence": 2}}),
+        ({"animation_mode": "3D", "translation_z": "0: (2)", "fov_schedule": "0: (40)"},
+         {"animation_mode": "3D", "translation_z": "0: (2)", "fov": "0: (40)"}),
+        ({"animation_mode": "Interpolation", "zoom": "0: (2)"}, {"animation_mode": "2D", "zoom": "0: (1)"}),
+        ({"ffmpeg_crf": "20"}, {"crf": 20}),
     ],
 )  # fmt: skip
 def test_names_and_switches(raw, expected):
@@ -245,7 +248,7 @@ def test_a_key_given_twice_in_a_file_is_noted(tmp_path):
     ],
 )  # fmt: skip
 def test_overrides(key, text, field, expected):
-    start = RenderSettings(prompts={"0": "z"}, extra={"zoom": 1}, seed=3, make_gif=False)
+    start = RenderSettings(prompts={"0": "z"}, extra={"cadence": 1}, seed=3, make_gif=False)
     changed = apply_overrides(start, {key: text})
     assert getattr(changed, field) == expected
     assert dataclasses.replace(changed, **{field: getattr(start, field)}) == start
@@ -254,7 +257,8 @@ def test_overrides(key, text, field, expected):
 @pytest.mark.parametrize(
     ("key", "text", "words"),
     [
-        ("widht", "5", "widht: unknown setting; did you mean width"), ("zoom", "1", "unknown setting"),
+        ("widht", "5", "widht: unknown setting; did you mean width"),
+        ("zoomy", "1", "unknown setting; did you mean zoom"),
         ("extra", "{}", "unknown setting"),
         ("width", "wide", "width: must be a number"), ("fps", "nan", "must be finite"),
         ("sampler", "LMS", "solver: unknown choice"),
@@ -293,7 +297,7 @@ _given = {
     "prompts": st.dictionaries(_words.map(str.strip), _words, max_size=4), "device": st.sampled_from(["auto",
     "cuda:1"]),
     "extra": st.dictionaries(
-        st.sampled_from(["zoom", "angle", "strength", "cn_1_model", "", "Ω"]),
+        st.sampled_from(["cadence", "noise_schedule", "strength", "cn_1_model", "", "Ω"]),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _words,
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=3), max_leaves=5,

@@ -60,8 +60,10 @@ def check_start(clip, former, stream, latents):
     """Against the shot's stream as it stands: `stream` native frames made, `latents` latents."""
     assert 0 <= clip.native_start <= stream
     if clip.dropped_frames:
-        assert clip.start == "image" and clip.prefix_latents == clip.stream_latents_before == 0
-        assert clip.native_start >= 1 and clip.new_frames == 4 * (clip.new_latents - 1)
+        assert clip.start in ("image", "frames") and clip.prefix_latents == clip.stream_latents_before == 0
+        assert clip.dropped_frames % 4 == 1 and (clip.start == "frames" or clip.dropped_frames == 1)
+        assert clip.native_start >= clip.dropped_frames
+        assert clip.new_frames == 4 * clip.new_latents - 3 - clip.dropped_frames
     else:
         before = clip.stream_latents_before
         assert clip.prefix_latents <= before <= latents
@@ -95,13 +97,16 @@ SETTINGS = st.fixed_dictionaries(
         "prompts": st.dictionaries(st.integers(-3, 300), st.sampled_from(["a", "b --neg c"]), min_size=1, max_size=7),
     },
     optional={
-        "motion": st.sampled_from(["model", "output"]), "continuity": st.sampled_from(["latents", "image", "cut"]),
+        "motion": st.sampled_from(["model", "output"]),
+        "continuity": st.sampled_from(["latents", "frames", "image", "cut"]),
         "context_frames": st.integers(0, 60), "overlap_frames": st.integers(0, 24),
         "window_frames": st.integers(0, 25).map(lambda n: n and 4 * n + 1),
         "strength": st.sampled_from(
             ["0: (0)", "0:(1), 20:(0), 21:(1)", "0: (sin(t / 5))", "0:(0), 40:(1)", "0:(where(t % 9 == 0, 0, 1))"]
         ),
         "guidance_scale": st.just("0: (5 + sin(t))"), "init_image": st.just("a.png"),
+        "zoom": st.sampled_from(["0: (1.02)", "0: (where(t % 40 < 20, 1, 1.1))"]),
+        "translation_x": st.just("0: (2)"),
     },
 )  # fmt: skip
 

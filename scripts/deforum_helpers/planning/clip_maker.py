@@ -11,6 +11,7 @@ import numpy as np
 from ..schedules import Series
 from ..settings import RenderSettings
 from ..variants import Variant
+from .camera import Camera
 from .prompts import PromptSegment
 from .seeds import clip_seed
 from .stream import Rate, Start, Stretch, Window, last_frame
@@ -22,7 +23,8 @@ class Clip:
 
     start_frame, end_frame: the output frames it shows, half-open.  shot: which shot it belongs to.
     start: "noise"; "latents": pinned to the last prefix_latents of the shot's stream; "image": its frame 0 is
-        given, as settings.init_image, or (dropped_frames = 1) as native frame native_start - 1 of this shot.
+        given, as settings.init_image, or (dropped_frames = 1) as native frame native_start - 1 of this shot;
+        "frames": its first dropped_frames are given, as the native frames of this shot before native_start.
     num_frames, latent_frames: the whole window: prefix, new latents, then what is trimmed (tail_latents of it
         are what the next clip cross-fades from).
     stream_latents_before: complete latents of the shot's stream that stay; the new ones come behind them.
@@ -30,6 +32,7 @@ class Clip:
         them.  A clip whose native_start is not past the stream's end replaces what was there.
     carried_frames: native frames of the former clip, not shown yet, that open this one.
     overlap_latents: new latents that cross-fade out of the former clip's tail.
+    moves: the camera moves the new frames once they are made; camera_strength: how much of what that gives is kept.
     guidance: guidance_scale for each latent frame of the window, each at its own time.
     """
 
@@ -58,6 +61,8 @@ class Clip:
     dropped_frames: int
     overlap_latents: int
     tail_latents: int
+    moves: bool
+    camera_strength: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class ClipMaker:
     solver_at: Callable[[int], str]
     rate: Rate
     window: Window
+    camera: Camera | None = None
 
     def clip(self, index: int, stretch: Stretch) -> Clip:
         frame = stretch.start
@@ -103,6 +109,8 @@ class ClipMaker:
             dropped_frames=stretch.dropped,
             overlap_latents=stretch.overlap,
             tail_latents=stretch.tail,
+            moves=bool(self.camera and self.camera.moves(frame, stretch.end)),
+            camera_strength=self.series["camera_strength"].at(frame),
         )
 
     def _texts(self, frame: int) -> tuple[str, str]:
@@ -127,7 +135,7 @@ class ClipMaker:
         ):
             return (float(values[stretch.start]),) * latents
         first = stretch.before - stretch.prefix
-        base = stretch.first_native - 1 if stretch.dropped else 0
+        base = stretch.first_native - stretch.dropped if stretch.dropped else 0
         middles = np.maximum(4 * np.arange(first, first + latents) - 1.5, 0) + base
         frames = stretch.shot_start + np.floor(middles * self.rate.den / self.rate.num).astype(np.int64)
         return tuple(values[np.clip(frames, stretch.start, stretch.end - 1)].tolist())

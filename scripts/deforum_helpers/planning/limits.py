@@ -9,6 +9,7 @@ from ..errors import SettingsError
 from ..lead import Lead
 from ..settings import RenderSettings
 from ..variants import VARIANTS, Variant
+from .camera import Camera, camera_of
 from .clip_maker import Clip
 from .stream import Before, Rate, Stretch, Window, last_frame, steepest_rate
 
@@ -46,9 +47,14 @@ def check_against(settings: RenderSettings, variant: Variant) -> None:
             f"{variant.title} starts every clip from a picture", where="continuity", got="latents",
             allowed="auto, image, cut",
         )  # fmt: skip
+    if settings.continuity == "frames" and not variant.frames_input:
+        raise SettingsError(
+            f"{variant.title} takes no more than one frame", where="continuity", got="frames",
+            allowed="auto, image, cut",
+        )  # fmt: skip
     if settings.continuity == "image" and not variant.image_input:
         raise SettingsError(
-            f"{variant.title} takes no picture", where="continuity", got="image", allowed="auto, latents, cut"
+            f"{variant.title} takes no picture", where="continuity", got="image", allowed="auto, latents, frames, cut"
         )
 
 
@@ -62,7 +68,7 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
         notes.append(f"window_frames: {variant.title} was trained on {variant.window_frames}; more may look worse")
     mode = settings.continuity
     if mode == "auto":
-        mode = "latents" if variant.text_input or not variant.image_input else "image"
+        mode = "frames" if variant.vace_layers else "latents" if variant.text_input else "image"
     context = -(-settings.context_frames // 4) or max(1, variant.context_latents)
     if context >= size:
         notes.append(f"context_frames: reduced to {4 * (size - 1)}, so that the window has room for new frames")
@@ -77,16 +83,35 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
     return Window(size, least, context, tail, mode)
 
 
+def plan_camera(settings: RenderSettings, window: Window, seed: int, notes: list[str]) -> Camera | None:
+    """What moves the picture.  Where every clip is a hard cut, nothing can."""
+    camera = camera_of(settings, seed, notes)
+    if camera and window.mode == "cut":
+        notes.append("the camera stands still, because every clip is a hard cut")
+        return None
+    return camera
+
+
 def what_is_before(
-    lead: Lead | None, settings: RenderSettings, variant: Variant, window: Window, step: Fraction, notes: list[str]
+    lead: Lead | None,
+    settings: RenderSettings,
+    variant: Variant,
+    window: Window,
+    step: Fraction,
+    notes: list[str],
+    *,
+    moves: bool = False,
 ) -> Before | None:
-    """How frame 0 goes on from a finished job: by its latents where they fit, else by its last picture."""
+    """How frame 0 goes on from a finished job: by its latents where they fit, else by its last picture.
+
+    moves: whether the camera moves at once: that needs frames.
+    """
     if lead is None:
         return None
     if window.mode == "cut":
         notes.append("continue_from: without effect, because every clip is a hard cut")
         return None
-    differs = _differences(lead, settings, variant, step)
+    differs = "the camera moves at once" if moves else _differences(lead, settings, variant, step)
     if window.mode == "latents" and not differs:
         return Before(lead.frames, lead.latents)
     if not variant.image_input:

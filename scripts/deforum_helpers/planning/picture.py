@@ -127,6 +127,7 @@ def _clip(on: Canvas, index: int, top: float, failed: int | None) -> str:
     start = {
         "noise": "from nothing",
         "latents": f"goes on from {clip.prefix_latents} latents{former}",
+        "frames": f"goes on from {clip.dropped_frames} frames",
         "image": f"from a picture{former}",
     }
     title = (

@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
-Start = Literal["noise", "latents", "image"]
+Start = Literal["noise", "latents", "frames", "image"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Rate:
 class Window:
     """What a model generates at once, in latents.
 
-    size, least: of the whole window.  context: how many latents of the stream a continuing window is pinned to.
+    size, least: of the whole window.  context: how many latents of the stream a continuing window is pinned to,
+    or as many frames as those hold.
     tail: latents made beyond the new ones for the next clip to cross-fade from.
     """
 
@@ -52,7 +53,12 @@ class Window:
     least: int
     context: int
     tail: int
-    mode: Literal["latents", "image", "cut"]
+    mode: Literal["latents", "frames", "image", "cut"]
+
+    @property
+    def given_frames(self) -> int:
+        """Frames that a window repeats of the clip before where it goes on from pictures."""
+        return 1 if self.mode == "image" else last_frame(self.context) + 1
 
 
 @dataclass(frozen=True)
@@ -123,15 +129,28 @@ def steepest_rate(window: Window) -> int | None:
     return 4 * free
 
 
+def never(start: int, end: int) -> bool:
+    """Whether a camera that stands still moves the frames [start, end)."""
+    return False
+
+
 def chain(
-    bounds: Sequence[int], is_cut: Callable[[int], bool], rate: Rate, window: Window, before: Before | None = None
+    bounds: Sequence[int],
+    is_cut: Callable[[int], bool],
+    rate: Rate,
+    window: Window,
+    before: Before | None = None,
+    moves: Callable[[int, int], bool] = never,
 ) -> list[Stretch]:
     """Divide output frames into stretches: a new one at every bound, and where a window is full.
 
     bounds: ascending, from 0 to max_frames.  is_cut: whether a stretch that starts at a frame starts a new shot.
     before: what frame 0 goes on from, unless there is a cut; the first shot then starts before it.
+    moves: whether a camera moves the frames [start, end) once they are made.  From then on the shot's frames are not
+        what its latents hold, and it goes on from frames.
     """
     stretches: list[Stretch] = []
+    moved = False
     for start, end in pairwise(bounds):
         while start < end:
             former = stretches[-1] if stretches else None
@@ -141,10 +160,12 @@ def chain(
                 all_cuts = window.mode == "cut" or is_cut(end - 1)
                 shot = former.shot + 1 if former else 0
                 stretch = _of_new_shot(shot, start, end, all_cuts, rate, window)
-            elif window.mode == "image":
-                stretch = _from_image(former, start, end, rate, window)
+                moved = False
+            elif window.mode != "latents" or moved or moves(start, end):
+                stretch = _from_frames(former, start, end, rate, window)
             else:
                 stretch = _from_latents(former, start, end, rate, window)
+            moved = moved or moves(start, stretch.end)
             assert start < stretch.end <= end and stretch.new > 0, stretch
             stretches.append(stretch)
             start = stretch.end
@@ -172,7 +193,7 @@ def _from_before(before: Before, start: int, end: int, rate: Rate, window: Windo
     """Go on from a finished job: from its stream, every native frame that is shown made anew, or from its picture."""
     former = Stretch(0, -before.frames, -before.frames, 0, "noise", 0, 0, max(before.latents, 1), 0)
     if not before.latents:
-        return _from_image(former, start, end, rate, window)
+        return _from_frames(former, start, end, rate, replace(window, mode="image"))
     kept = min(before.latents, latents_before(rate.floor(before.frames)))
     return _extended(former, kept, start, end, rate, window)
 
@@ -219,16 +240,20 @@ def _share(needed: int, prefix: int, window: Window) -> int:
     return max(1, filled - prefix - window.tail)
 
 
-def _from_image(former: Stretch, start: int, end: int, rate: Rate, window: Window) -> Stretch:
-    """Go on from a native frame of the former stretch, given as a picture: frame 0 of the window repeats it."""
+def _from_frames(former: Stretch, start: int, end: int, rate: Rate, window: Window) -> Stretch:
+    """Go on from native frames of the shot, given as pictures: the window's first frames repeat them."""
     shot_start = former.shot_start
     given = min(rate.floor(start - shot_start), rate.ceil(start - 1 - shot_start))
+    context = min(window.given_frames, last_frame(given // 4 + 1) + 1)
+    room = last_frame(window.size) + 1 - context
     needed = max(1, rate.ceil(end - 1 - shot_start) - given)
-    new = 1 + _whole(needed, 4)
-    if new > window.size:
-        new = 1 + _image_share(needed, window)
-        end = min(end, shot_start + rate.reach(given + last_frame(new)) + 1)
-    return Stretch(former.shot, shot_start, start, end, "image", 0, 0, new, given + 1, dropped=1)
+    new = _whole(needed, 4)
+    if needed > room:
+        new = _whole(_whole(needed, _whole(needed, room)), 4)
+        end = min(end, shot_start + rate.reach(given + 4 * new) + 1)
+    kind: Start = "image" if window.mode == "image" else "frames"
+    new += latents_for(context - 1)
+    return Stretch(former.shot, shot_start, start, end, kind, 0, 0, new, given + 1, dropped=context)
 
 
 def _image_share(needed: int, window: Window) -> int:

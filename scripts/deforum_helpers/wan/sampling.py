@@ -53,6 +53,7 @@ def sample(
     channels: Tensor | None = None,
     step_cache: float = 0.0,
     fresh: Collection[int] = (),
+    guide: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Integrate the flow from noise to clean latents.
@@ -60,11 +61,13 @@ def sample(
     model: of guided_model or switch_experts.  noise: [B, z, T, h, w] float32.
     channels: further input channels of the model (mask and image latents), [B, c, T, h, w].
     step_cache: threshold of StepCache, 0 = every step is computed; fresh: steps that are computed whatever it says.
+    guide: clean latents [B, z, T, h, w] to start from, under as much noise as the schedule begins with.
     Returns [B, z, T, h, w] float32; pinned latents come back as given unless released on the way.
     """
-    velocity, start = model_velocity(model, schedule, channels), noise
+    velocity = model_velocity(model, schedule, channels)
+    start = noise if guide is None else _noised(guide, noise, schedule.sigmas[0])
     if pin is not None:
-        velocity, start = pinned_velocity(model, schedule, channels, pin, noise), noise.clone()
+        velocity, start = pinned_velocity(model, schedule, channels, pin, noise), start.clone()
         start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
         fresh = {*fresh, *steps_after(schedule, pin.release_sigma)}
     if step_cache:
