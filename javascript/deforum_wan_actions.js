@@ -81,7 +81,7 @@
             if (!added) return;
             const paused = dw.state && dw.state.queue.paused ? "; the queue is paused" : "";
             dw.say(`Job ${added.jobs[0].id} waits in the queue${paused}`, "", added.notes);
-            dw.poll();
+            dw.lookIfIdle(added.jobs[0].id);
         };
 
         dw.editJob = async function (job) {

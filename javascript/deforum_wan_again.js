@@ -16,7 +16,7 @@
         dw.anotherSeed = async function (job) {
             const made = await dw.api(`jobs/${job.id}/duplicate`, { seed: -1 });
             dw.say(`Job ${made.id} waits in the queue`);
-            dw.poll();
+            dw.lookIfIdle(made.id);
         };
 
         // The form gets the job's settings, to begin where it ends: only what is to be seen then is left to write.
@@ -64,7 +64,7 @@
                         const made = await dw.api(`jobs/${job.id}/retake`, { clip: number(clip), ...(fresh.value.trim() ? { seed: number(fresh) } : {}) });
                         close();
                         dw.say(`Job ${made.jobs[0].id} waits in the queue`);
-                        dw.poll();
+                        dw.lookIfIdle(made.jobs[0].id);
                     } catch (error) { problem.textContent = error.message; }
                 };
                 return [h("div.dw-picture", {}, picture), words, h("div.dw-pair", {},

@@ -18,7 +18,7 @@
         const logBox = h("details.dw-log-box", {}, h("summary", {}, "Log"), log);
         const offline = h("div.dw-banner.dw-warn", { hidden: true }, "The server does not answer. Jobs go on if it lives; this page tries again.");
         const watchers = [];
-        let timer = 0, logNext = 1, chosen = "", shown = "", last = null;
+        let timer = 0, logNext = 1, chosen = "", chosenRan = false, shown = "", last = null;
 
         dw.state = null;
         dw.watch = (watcher) => watchers.push(watcher);
@@ -66,11 +66,22 @@
 
         dw.look = function (what) {
             chosen = what;
+            chosenRan = false;
             shown = "";
             if (dw.state) show(dw.state);
         };
 
+        // A job that was added, if it begins at once.
+        dw.lookIfIdle = function (id) {
+            if (dw.state && !dw.state.running.length && !dw.state.waiting.length && !dw.state.queue.paused) dw.look(`job-${id}`);
+            dw.poll();
+        };
+
         function show(state) {
+            // One that was watched while it ran is let go of once it has ended and something else runs.
+            const runs = state.running.some((job) => `job-${job.id}` === chosen);
+            if (chosenRan && !runs && state.running.length) chosen = "";
+            chosenRan = Boolean(chosen) && (chosenRan || runs);
             const wanted = chosen ? state.running.find((job) => `job-${job.id}` === chosen) : state.running[0];
             if (wanted) return showRunning(wanted);
             strip.hidden = bar.hidden = true;

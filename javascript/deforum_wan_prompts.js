@@ -5,6 +5,7 @@
     const parts = ((window.deforumWan = window.deforumWan || {}).parts = window.deforumWan.parts || {});
     const PAIR = /"((?:[^"\\]|\\.)*)"\s*:\s*"((?:[^"\\]|\\.)*)"/g;
     const MARK = /--neg\b/;
+    const MOST_ROWS = 200; // of the table; a browser draws thousands of them too slowly to type in
 
     parts.prompts = function (dw) {
         const { h, store } = dw;
@@ -81,8 +82,10 @@
         }
 
         function draw() {
-            dw.fill(body, rows.length ? rows.map(drawRow) : h("tr", {}, h("td.dw-empty", { colSpan: 5 },
-                "No prompt yet. Add a keyframe and say what the video shows from its frame on.")));
+            dw.fill(body, rows.length ? rows.slice(0, MOST_ROWS).map(drawRow) : h("tr", {}, h("td.dw-empty", { colSpan: 5 },
+                "No prompt yet. Add a keyframe and say what the video shows from its frame on.")),
+            rows.length > MOST_ROWS ? h("tr", {}, h("td.dw-hint", { colSpan: 5 }, `and ${rows.length - MOST_ROWS} more: edit them as JSON`)) : null);
+            add.disabled = rows.length >= MOST_ROWS;
             mark();
         }
 

@@ -18,7 +18,7 @@
         const list = h("div.dw-jobs.dw-waiting-jobs", { role: "list" });
         const head = h("div.dw-row.dw-queue-head");
         const banner = h("div");
-        let dragged = null, drawn = "";
+        let dragged = null, drawn = "", focused = null;
 
         dw.makeQueue = () => h("div", {}, banner, head, list, h("div.dw-row.dw-foot", {},
             dw.button("Add files…", "Queue settings files from this computer", () => dw.pickFiles(".txt,.json", true, dw.enqueueFiles)),
@@ -41,15 +41,24 @@
             queue.counts.failed ? dw.button("Retry failed", "Let all failed jobs wait again; finished clips are kept", () => dw.act("jobs/retry-failed")) : null);
             const rows = [...state.running.map(runningRow), ...state.waiting.map(waitingRow)];
             dw.fill(list, rows.length ? rows : h("div.dw-empty", {}, "The queue is empty. Add to queue puts a job here; all of them are rendered one after the other, also while this page is closed."));
+            refocus();
             if (state.waiting_count > state.waiting.length) list.append(h("div.dw-hint", {}, `and ${state.waiting_count - state.waiting.length} more`));
             for (const job of state.running) progressOf(job);
+        }
+
+        function refocus() {
+            const row = focused && list.querySelector(`[data-job="${focused.job}"]`);
+            if (!row) return;
+            const button = [...row.querySelectorAll("button")].find((one) => one.textContent === focused.mark && !one.disabled);
+            (button || row).focus({ preventScroll: true });
+            focused = null;
         }
 
         function banners(queue) {
             const close = dw.button("×", "Forget these notices", () => dw.act("queue/dismiss"), "dw-plain");
             dw.fill(banner, queue.trouble ? h("div.dw-banner.dw-bad", {}, queue.trouble) : null,
                 queue.paused ? h("div.dw-banner.dw-warn", {}, h("b", {}, "Paused: "), queue.paused) : null,
-                queue.notices.length ? h("div.dw-banner.dw-warn", {}, h("div.dw-row", {}, h("ul.dw-grow", {}, queue.notices.map((notice) => h("li", {}, notice.text))), close)) : null);
+                queue.notices.length ? h("div.dw-banner.dw-warn", {}, h("div.dw-row", {}, h("ul.dw-grow", {}, queue.notices.map(({ time, text }) => h("li", {}, `${dw.when(time)}: ${text}`))), close)) : null);
         }
 
         // Rows, alike in queue and history
@@ -69,6 +78,10 @@
                 h("div.dw-job-text.dw-hint", {}, state, " · ", dw.facts(job), job.prompt_count > 1 ? ` · ${job.prompt_count} prompts` : "", job.batch ? ` · ${job.batch}` : ""));
             row.dataset.job = job.id;
             row.addEventListener("click", (event) => !event.target.closest("button, a, input") && dw.look(`job-${job.id}`));
+            row.tabIndex = 0;
+            row.addEventListener("keydown", (event) => {
+                if (event.target === row && event.key === "Enter" && !event.ctrlKey && !event.metaKey) dw.look(`job-${job.id}`);
+            });
             return row;
         };
 
@@ -85,8 +98,13 @@
         }
 
         function waitingRow(job, index, all) {
-            const up = dw.button("▲", "Move up", () => dw.act(`jobs/${job.id}/move`, { places: -1 }));
-            const down = dw.button("▼", "Move down", () => dw.act(`jobs/${job.id}/move`, { places: 1 }));
+            // Who moves a job by keys finds the focus where it was, at the job's new place.
+            const move = (places, mark) => async () => {
+                focused = { job: job.id, mark };
+                await dw.act(`jobs/${job.id}/move`, { places });
+            };
+            const up = dw.button("▲", "Move up", move(-1, "▲"));
+            const down = dw.button("▼", "Move down", move(1, "▼"));
             if (index === 0) up.disabled = true;
             if (index === all.length - 1) down.disabled = true;
             const row = dw.jobRow(job, h("span.dw-state", {}, "waiting"), [up, down,
@@ -94,6 +112,13 @@
                 dw.button("✎", "Edit: its settings go into the form", () => dw.editJob(job)),
                 dw.button("×", "Cancel", () => dw.act(`jobs/${job.id}/cancel`)), dw.jobMenu(job)]);
             draggable(row, job);
+            row.setAttribute("aria-keyshortcuts", "Alt+ArrowUp Alt+ArrowDown");
+            row.addEventListener("keydown", (event) => {
+                const places = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+                if (!places || !event.altKey) return;
+                event.preventDefault();
+                move(places, "")().catch(dw.complain);
+            });
             return row;
         }
 

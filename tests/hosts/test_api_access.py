@@ -53,7 +53,10 @@ def start(request, tmp_path):
         ("settings/import", {"text": "{"}, "text"),
         ("jobs/1/move", {"before": 2, "after": 3}, "before"),
         ("jobs/1/move", {}, "before"),
+        ("jobs/1/retake", {}, "clip"),
+        ("jobs/1/retake", {"clip": "two"}, "clip"),
         ("queue/options", {"at_once": 0}, "at_once"),
+        ("plan", {"settings": {}, "width": 5}, "width"),
         ("plan", {}, "settings"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -225,24 +226,23 @@ def test_a_picture_is_handed_over(page, standalone, tmp_path) -> None:
     page.wait_for_selector(".dw-notice.dw-bad:has-text('picture')")
 
 
-def test_presets(page) -> None:
-    page.select_option("#deforum_wan_preset", "Quick look")
-    page.wait_for_function("() => window.deforumWan.store.values.num_inference_steps === '8'")
-    page.click("text=Save…")
-    page.fill(".dw-dialog input[aria-label=Name]", "../mine")
-    page.click(".dw-dialog .dw-primary")
-    page.wait_for_selector(".dw-dialog .dw-error:has-text('name')")
-    page.fill(".dw-dialog input[aria-label=Name]", "mine")
-    page.click(".dw-dialog .dw-primary")
-    page.wait_for_selector(".dw-notice:has-text('mine is saved')")
-    page.evaluate("() => window.deforumWan.resetForm()")
-    page.select_option("#deforum_wan_preset", "Quality")
-    page.select_option("#deforum_wan_preset", "mine")
-    page.wait_for_function("() => window.deforumWan.store.values.num_inference_steps === '8'")
-    page.click(".dw-presets >> text=⋯")
-    page.click(".dw-menu >> text=Delete")
-    page.click(".dw-dialog .dw-danger")
-    page.wait_for_selector("#deforum_wan_preset option[value=mine]", state="detached")
+def test_thousands_of_keyframes_and_a_huge_schedule_dont_freeze_it(page) -> None:
+    many = json.dumps({str(frame): f"prompt {frame}" for frame in range(3000)})
+    page.click("role=tab[name=JSON]")
+    began = time.monotonic()
+    page.fill("#deforum_wan_prompts", many)
+    set_field(page, "max_frames", "3000")
+    set_field(page, "guidance_scale", ", ".join(f"{frame}: ({2 + frame % 5})" for frame in range(0, 3000, 2)))
+    page.click("role=tab[name=Table]")
+    assert planned(page)["plan"]["clip_count"] == 3000
+    assert time.monotonic() - began < 20  # on a busy machine; it takes about two seconds
+    assert page.locator(".dw-table tbody tr").count() == 201
+    page.locator(".dw-table textarea").first.fill("an owl")
+    assert json.loads(values(page)["prompts"])["0"] == "an owl"
+    assert len(json.loads(values(page)["prompts"])) == 3000
+    set_field(page, "guidance_scale", "9" * 200_001)
+    settled(page)
+    assert "too long" in page.locator("[data-field=guidance_scale] .dw-error").last.inner_text()
 
 
 def test_what_was_typed_outlives_the_page(page) -> None:

@@ -164,6 +164,52 @@ def test_files_export_import(page, standalone, tmp_path) -> None:
     page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 4")
 
 
+def test_a_folder_on_the_server(page, standalone) -> None:
+    folder = standalone.folder / "out" / "tonight"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        (folder / f"{number}.txt").write_text(json.dumps({"prompts": {"0": f"file {number}"}, "max_frames": 17}))
+    page.click("text=Add folder…")
+    page.fill(".dw-dialog input", "/etc")
+    page.click(".dw-dialog .dw-primary")
+    page.wait_for_selector(".dw-dialog .dw-error:has-text('certain folders')")
+    assert page.input_value(".dw-dialog input") == "/etc"
+    page.fill(".dw-dialog input", str(folder))
+    page.keyboard.press("Enter")
+    shows(page, "1", "2")
+    assert standalone.ask("GET", "jobs?states=pending")["jobs"][0]["batch"] == "tonight"
+
+
+def test_moved_by_keys_the_focus_stays_with_the_job(page, standalone) -> None:
+    add(page, standalone, "one", "two", "three")
+    row(page, "three").focus()
+    page.keyboard.press("Alt+ArrowUp")
+    shows(page, "one", "three", "two")
+    page.wait_for_function("() => /#\\d+ three/.test(document.activeElement.textContent)")
+    page.keyboard.press("Alt+ArrowUp")
+    shows(page, "three", "one", "two")
+    row(page, "three").locator("[title='Move down']").focus()
+    page.keyboard.press("Enter")
+    shows(page, "one", "three", "two")
+    page.wait_for_function("() => document.activeElement.title === 'Move down'")
+    page.keyboard.press("Enter")
+    shows(page, "one", "two", "three")
+
+
+def test_all_failed_ones_wait_again(page, standalone) -> None:
+    added = [standalone.ask("POST", "jobs", {"settings": {"prompts": {"0": "a"}, "model": "nosuch"}, "name": name})
+             for name in ("one", "two")]  # fmt: skip
+    standalone.ask("POST", "queue/resume", {})
+    page.wait_for_function("() => window.deforumWan.api('jobs?states=failed').then((found) => found.total === 2)")
+    standalone.ask("POST", "queue/pause", {"reason": "for this test"})
+    page.click("role=tab[name=History]")
+    page.wait_for_selector(".dw-ended-jobs .dw-error:has-text('nosuch')")
+    page.click("role=tab[name=Queue]")
+    page.click("text=Retry failed")
+    shows(page, "one", "two")
+    assert all(standalone.ask("GET", f"jobs/{one['jobs'][0]['id']}")["state"] == "pending" for one in added)
+
+
 def test_options_are_kept_and_checked(page, standalone) -> None:
     page.click("text=Options…")
     attempts = page.locator(".dw-option:has-text('Most attempts') input")

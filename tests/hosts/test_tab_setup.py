@@ -51,3 +51,21 @@ def test_a_server_that_went_away_is_said(browser, tmp_path) -> None:
     finally:
         if webui.process.poll() is None:
             webui.stop()
+
+
+def test_a_damaged_queue_is_set_aside_with_a_word(browser, tmp_path) -> None:
+    pytest.importorskip("gradio")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "queue.sqlite3").write_bytes(b"no database " * 4000)
+    webui = WebUI("", tmp_path)
+    try:
+        with opened(browser, webui.url) as page:
+            page.wait_for_selector(".dw-queue .dw-banner:has-text('set aside')")
+            assert "[object" not in page.inner_text(".dw-queue")
+            assert list((tmp_path / "data").glob("queue.sqlite3*damaged*"))
+            page.click("[title='Forget these notices']")
+            page.wait_for_selector(".dw-queue .dw-banner", state="detached")
+            page.click("#deforum_wan_enqueue")
+            page.wait_for_selector(".dw-notice:has-text('waits in the queue')")
+    finally:
+        webui.stop()
