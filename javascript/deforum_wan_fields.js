@@ -10,6 +10,7 @@
         const holders = {}; // field -> its elements on the page: a field may stand in two places
         const label = (name) => dw.config.labels[name] || name;
         dw.label = label;
+        dw.controls = {}; // field -> its own control, (field, id) => { input, shown, show }
 
         // The control of a field with its label, hint and place for an error.
         // options: label, plain (a schedule as a number), lines
@@ -38,6 +39,7 @@
         }
 
         function makeControl(field, id, options) {
+            if (dw.controls[field.name]) return dw.controls[field.name](field, id);
             if (options.plain) return plainNumber(field, id);
             if (field.kind === "bool") return checkbox(field, id);
             if (field.kind === "choice") return choice(field, id);

@@ -87,6 +87,7 @@
         // A field that differs from its default, for the title of a closed section.
         function inWords(name) {
             const value = String(store.values[name]), words = dw.label(name).toLowerCase();
+            if (name === "loras") return value.split("\n").map((line) => line.trim()).filter((line) => line && !line.startsWith("#")).join(" · ");
             if (dw.fields[name].kind === "bool") return store.values[name] ? words : `no ${words}`;
             if (dw.fields[name].kind === "path") return `${words} ${value.split(/[/\\]/).pop()}`;
             if (dw.fields[name].kind === "schedule" && /[:()a-z]/i.test(value)) return `${words} scheduled`;

@@ -11,14 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 GENERATIONS = ("gradio3", "gradio4", "standalone")
-START_SECONDS, WAIT = 240, 30_000  # on a busy machine
+START_SECONDS, WAIT = 240, 90_000  # on a busy machine
 OPEN_ALL_AROUND = (
     "from => { for (let at = from; at; at = at.parentElement) if (at.tagName === 'DETAILS') at.open = true }"
 )
@@ -122,6 +122,14 @@ def set_field(page: Any, name: str, value: str | bool) -> None:
         control.select_option(value)
     else:
         control.fill(str(value))
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for what the server says; the page's own waits don't wait for a promise."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def values(page: Any) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tab_pages import ROOT, opened, set_field
 
 pytestmark = pytest.mark.timeout(900)
@@ -39,7 +41,8 @@ def shot(tmp_path):
         page.wait_for_timeout(400)
         wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{name} is {wide} pixels wider than the window"
-        page.screenshot(path=folder / f"{name}.png", full_page=whole)
+        picture = Image.open(BytesIO(page.screenshot(full_page=whole))).convert("RGB")
+        picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(folder / f"{name}.png", optimize=True)
 
     return take
 
@@ -87,9 +90,14 @@ def test_every_state(standalone, browser, shot) -> None:
         page.click("role=tab[name=History]")
         page.wait_for_selector(".dw-ended-jobs .dw-done")
         shot(page, "done_and_history")
+        page.click(".dw-live >> text=Again from a clip…")
+        page.locator(".dw-dialog .dw-choice").nth(3).click()
+        shot(page, "again_from_a_clip", whole=False)
+        page.keyboard.press("Escape")
         page.locator(".dw-ended-jobs [title=More]").first.click()
         page.click("text=Details: files, settings, error")
         page.wait_for_selector(".dw-files button")
+        page.wait_for_function("() => [...document.querySelectorAll('.dw-frames img')].every(one => one.complete)")
         shot(page, "details", whole=False)
     with opened(browser, standalone.url, theme="dark") as page:
         page.click("text=Add as grid…")

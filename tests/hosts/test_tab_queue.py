@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tab_pages import opened, set_field, values
+from tab_pages import opened, set_field, until, values
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -200,7 +200,7 @@ def test_all_failed_ones_wait_again(page, standalone) -> None:
     added = [standalone.ask("POST", "jobs", {"settings": {"prompts": {"0": "a"}, "model": "nosuch"}, "name": name})
              for name in ("one", "two")]  # fmt: skip
     standalone.ask("POST", "queue/resume", {})
-    page.wait_for_function("() => window.deforumWan.api('jobs?states=failed').then((found) => found.total === 2)")
+    until(lambda: standalone.ask("GET", "jobs?states=failed")["total"] == 2)
     standalone.ask("POST", "queue/pause", {"reason": "for this test"})
     page.click("role=tab[name=History]")
     page.wait_for_selector(".dw-ended-jobs .dw-error:has-text('nosuch')")

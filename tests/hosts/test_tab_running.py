@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tab_pages import opened, set_field, values
+from tab_pages import opened, set_field, until, values
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -25,7 +25,7 @@ def _idle(standalone, page):
     live = [job["id"] for job in standalone.ask("GET", "jobs?states=pending,running,interrupted")["jobs"]]
     if live:
         standalone.ask("POST", "jobs/cancel", {"ids": live})
-    page.wait_for_function("() => window.deforumWan.api('jobs?states=pending,running').then((found) => !found.total)")
+    until(lambda: standalone.ask("GET", "jobs?states=pending,running")["total"] == 0)
     standalone.ask("POST", "queue/resume", {})
     page.evaluate("() => { window.deforumWan.resetForm(); window.deforumWan.notices.replaceChildren(); }")
     set_field(page, "max_frames", "33")
@@ -103,7 +103,7 @@ def test_skip_goes_on_with_the_next(page, standalone) -> None:
     page.wait_for_selector(".dw-notice:has-text('waits in the queue')")
     second = standalone.ask("GET", "jobs?states=pending")["jobs"][0]["id"]
     page.click("text=Skip to the next")
-    page.wait_for_function("id => window.deforumWan.api(`jobs/${id}`).then((job) => job.state === 'done')", arg=second)
+    done(page, standalone, second)  # it is what the page shows by itself
     assert standalone.ask("GET", f"jobs/{first}")["state"] == "cancelled"
     assert standalone.ask("GET", "state")["queue"]["paused"] == ""
 
