@@ -88,7 +88,7 @@
             setTimeout(() => URL.revokeObjectURL(url), 10000);
         };
 
-        dw.download = (path) => h("a", { href: dw.fileUrl(path, { download: 1 }), download: "" }).click();
+        dw.download = (path, query) => h("a", { href: dw.fileUrl(path, { download: 1, ...query }), download: "" }).click();
 
         dw.pickFiles = function (accept, several, act) {
             const input = h("input", { type: "file", accept, multiple: several, hidden: true });

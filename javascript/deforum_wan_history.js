@@ -88,7 +88,7 @@
                     ended ? then("Render again from the start", () => dw.act(`jobs/${job.id}/retry`, { resume: false })) : null,
                     then("Rename…", async () => dw.ask("Rename", "Name", job.name, "Rename", async (name) => { await dw.act(`jobs/${job.id}/rename`, { name }); look(); })),
                     then(job.bookmark ? "Remove the bookmark" : "Bookmark", () => dw.act(`jobs/${job.id}/bookmark`, { marked: !job.bookmark })),
-                    then("Export as a file", async () => dw.download(`jobs/export?ids=${job.id}`)),
+                    then("Export as a file", async () => dw.download("jobs/export", { ids: job.id })),
                     ended ? then("Delete (its files stay)", async () => dw.confirm(`Delete job ${job.id}?`,
                         "It goes from the history. The pictures and the video stay in their folder.", "Delete", async () => {
                             await dw.api(`jobs/${job.id}`, null, "DELETE");

@@ -162,6 +162,11 @@ def test_files_export_import(page, standalone, tmp_path) -> None:
         page.click("text=Import… >> nth=0")
     chooser.value.set_files(str(exported))
     page.wait_for_function("() => document.querySelectorAll('.dw-waiting-jobs [data-job]').length === 4")
+    row(page, "file 2").first.locator("[title=More]").click()
+    with page.expect_download() as download:
+        page.click("text=Export as a file")
+    one = json.loads(Path(download.value.path()).read_text())
+    assert [job["settings"]["prompts"] for job in one["jobs"]] == [{"0": "file 2"}]
 
 
 def test_a_folder_on_the_server(page, standalone) -> None:

@@ -1,5 +1,7 @@
 """A service on folders of its own with a fake in the worker's place, for the tests of what tab and API share."""
 
+import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -65,3 +67,23 @@ def in_state(one, job_id, *states):
     """The job, once it is in one of these states."""
     wait_until(lambda: one.queue.job(job_id).state in states)
     return one.queue.job(job_id)
+
+
+def ask(app, method, path, body=None):
+    """One request straight into the app, without a server.  Returns (status, JSON)."""
+    data, sent = b"" if body is None else json.dumps(body).encode(), []
+    path, _, query = path.partition("?")
+    headers = [(b"content-type", b"application/json")] if body is not None else []
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+             "raw_path": path.encode(), "root_path": "", "scheme": "http", "query_string": query.encode(),
+             "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}  # fmt: skip
+
+    async def receive():
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    content = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], json.loads(content) if content else None

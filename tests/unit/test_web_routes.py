@@ -1,7 +1,5 @@
 """Routes in an app: added once, in front, on the one service; what goes wrong in a handler; the launch flags."""
 
-import asyncio
-import json
 import sys
 import threading
 from types import ModuleType, SimpleNamespace
@@ -16,26 +14,7 @@ from deforum_helpers.web.faults import problem
 from deforum_helpers.web.routes import Reply, Route, add_routes
 from fake_hosts import install
 from fastapi import FastAPI
-
-
-def ask(app, method, path, body=None):
-    """One request straight into the app, without a server.  Returns (status, JSON)."""
-    data, sent = b"" if body is None else json.dumps(body).encode(), []
-    path, _, query = path.partition("?")
-    headers = [(b"content-type", b"application/json")] if body is not None else []
-    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
-             "raw_path": path.encode(), "root_path": "", "scheme": "http", "query_string": query.encode(),
-             "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}  # fmt: skip
-
-    async def receive():
-        return {"type": "http.request", "body": data, "more_body": False}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(app(scope, receive, send))
-    content = b"".join(message.get("body", b"") for message in sent)
-    return sent[0]["status"], json.loads(content) if content else None
+from service_kit import ask
 
 
 def count(app, path):

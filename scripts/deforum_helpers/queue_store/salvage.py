@@ -22,6 +22,7 @@ from . import facts, schema
 DAMAGE = (sqlite3.Error, UnicodeDecodeError)  # as Python shows it: SQLite's message may quote what can't be decoded
 _BESIDE = ("-wal", "-journal")  # what SQLite keeps beside a database; useless and dangerous without it
 _MOST_FAILURES = 100_000
+_NO_SETTINGS = "{}"
 _SETTINGS_LOST = "its settings were damaged together with the queue's file"
 
 
@@ -49,9 +50,11 @@ def salvage(path: Path) -> str:
         now += 1
     with closing(sqlite3.connect(part, isolation_level=None)) as new:
         schema.migrate(new)
-        saved, lost = _copy(path, new)
+        saved, stripped, lost = _copy(path, new)
         told = f"The queue's file was damaged and set aside as {_aside(path, now).name}. Jobs saved: {saved}"
-        told += f"; places that could not be read: {lost}." if lost else "; nothing was lost."
+        told += f", {stripped} of them without their settings" if stripped else ""
+        told += f"; places that could not be read: {lost}" if lost else ""
+        told += "." if stripped or lost else "; nothing was lost."
         facts.add_notice(new, told, now)
     os.utime(part, (now, now))  # the name of the file set aside follows from it, also after a crash
     part.replace(ready)
@@ -68,9 +71,10 @@ def _aside(path: Path, when: float) -> Path:
     return path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S', time.localtime(when))}{path.suffix}")
 
 
-def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int]:
-    """Returns how many jobs were saved, and how many places that may have held one could not be read."""
-    saved = lost = 0
+def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int, int]:
+    """Returns how many jobs were saved, how many of them without their settings, and how many places that may have
+    held one could not be read."""
+    saved = stripped = lost = 0
     with closing(sqlite3.connect(path, isolation_level=None)) as old:
         old.row_factory = sqlite3.Row
         old.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -79,12 +83,14 @@ def _copy(path: Path, new: sqlite3.Connection) -> tuple[int, int]:
             for row in old.execute("SELECT key, value FROM facts WHERE key IN ('paused', 'options', 'notices')"):
                 _insert(new, "facts", dict(row))
         for row in _readable_rows(old):
-            if row is not None and _insert(new, "jobs", _mended(dict(row), new)):
+            mended = _mended(dict(row), new) if row is not None else None
+            if mended and _insert(new, "jobs", mended):
                 saved += 1
+                stripped += mended.get("settings") == _NO_SETTINGS
             else:
                 lost += 1
         new.execute("COMMIT")
-    return saved, lost
+    return saved, stripped, lost
 
 
 def _readable_rows(old: sqlite3.Connection) -> Iterator[sqlite3.Row | None]:
@@ -124,7 +130,7 @@ def _mended(row: dict[str, Any], new: sqlite3.Connection) -> dict[str, Any]:
     if not _is_object(row.get("progress") or "{}"):
         row["progress"] = ""
     if not _is_object(row.get("settings", "")):
-        row |= {"settings": "{}", "bookmark": 1}
+        row |= {"settings": _NO_SETTINGS, "bookmark": 1}
         if row.get("state") != "done":
             row |= {"state": "failed", "claim": "", "error_kind": "settings", "error": _SETTINGS_LOST}
     return row

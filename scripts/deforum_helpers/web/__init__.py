@@ -11,6 +11,7 @@
     views.py         jobs, models and presets as the JSON that pages get
     faults.py        errors as JSON, and their HTTP status
     routes.py        the table of routes becomes an app's: bodies, errors, threads
+    schema.py        ... and what OpenAPI says of them
     guard.py         who may ask: the host's passwords, no foreign pages
     bodies.py        requests' bodies, bounded and checked
     files.py         a file as an answer, with ranges

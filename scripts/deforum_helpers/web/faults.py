@@ -45,7 +45,7 @@ def problem(error: BaseException) -> dict[str, Any]:
         message = f"unexpected, a fault of this program: {words}"
         return _entry(kind="unexpected", message=message, what=message)
     keyframe, column = "", 0
-    field = _IN_TEXT.sub("", error.where)
+    field = _IN_TEXT.sub("", error.where) if isinstance(error, InputError) else ""
     if isinstance(error, ScheduleError):
         field, keyframe, column = error.field, error.keyframe, error.column
     return _entry(

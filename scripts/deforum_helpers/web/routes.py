@@ -1,7 +1,6 @@
 """A table of routes becomes an app's: requests are guarded, read and checked, answered in threads of our own.
 
-Handlers are plain functions of a Call that return what JSON can hold, a Reply, or a starlette response.  Bodies are
-described to the OpenAPI schema by hand: models of pydantic 1 and 2 differ, and hosts bring either.
+Handlers are plain functions of a Call that return what JSON can hold, a Reply, or a starlette response.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from ..job_queue import JobQueue
 from .bodies import LARGEST, Fields, Query, read_object
 from .faults import Refused, problem, status_of
 from .guard import check_request, is_local
+from .schema import described
 from .service import Service, the_service
 
 log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST", "DELETE"]
 _THREADS = 8  # our own: whatever the host's page has under way, ours stays answered, and the other way round
-_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -111,31 +110,14 @@ def _add(app: FastAPI, route: Route, tag: str, service: Callable[[], Service]) -
     for method in methods:
         app.add_api_route(
             route.path, endpoint, methods=[method], summary=route.summary, tags=[tag], response_model=None,
-            openapi_extra=_described(route), include_in_schema=method != "HEAD", operation_id=_operation(route),
+            openapi_extra=described(route.path, route.body, route.query), include_in_schema=method != "HEAD",
+            operation_id=_operation(route),
         )  # fmt: skip
 
 
 def _operation(route: Route) -> str:
     words = re.sub(r"\W+", "_", route.path).strip("_")
     return f"{words}_{route.method.lower()}"
-
-
-def _described(route: Route) -> dict[str, Any]:
-    """Parameters and body for the OpenAPI schema."""
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in _PARAMETER.findall(route.path)
-    ]
-    parameters += [
-        {"name": name, "in": "query", "required": False, "description": words, "schema": {"type": "string"}}
-        for name, words in route.query.items()
-    ]
-    described: dict[str, Any] = {"parameters": parameters} if parameters else {}
-    if route.body is not None:
-        properties = {name: {"description": words} for name, words in route.body.items()}
-        schema = {"type": "object", "properties": properties}
-        described["requestBody"] = {"content": {"application/json": {"schema": schema}}}
-    return described
 
 
 async def _answer(route: Route, request: Request, service: Callable[[], Service]) -> Response:
