@@ -17,7 +17,7 @@ from .errors import SettingsError
 Kind = Literal["int", "float", "bool", "text", "path", "choice", "schedule", "prompts", "extra"]
 
 _LONGEST = {"text": 20_000, "path": 4_096, "choice": 100, "schedule": 200_000}
-_LONGEST_PROMPT = 20_000
+_LONGEST_PROMPT, _MOST_PROMPTS = 20_000, 10_000
 _MOST_LEVELS = 100
 _YES = {"true", "yes", "on", "1"}
 _NO = {"false", "no", "off", "0"}
@@ -236,6 +236,8 @@ def _checked_prompts(value: Any) -> dict[str, str]:
         raise SettingsError(
             "must be an object", where="prompts", got=value, allowed='{"frame": "positive --neg negative", ...}'
         )
+    if len(value) > _MOST_PROMPTS:
+        raise SettingsError("too many prompts", where="prompts", got=len(value), allowed=f"up to {_MOST_PROMPTS}")
     checked: dict[str, str] = {}
     for key, text in value.items():
         if isinstance(key, bool) or not isinstance(key, str | int):

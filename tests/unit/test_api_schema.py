@@ -76,7 +76,7 @@ def test_a_value_of_another_kind_than_the_schema_s_is_refused_by_name(app, route
 
 
 ODD = (
-    None, True, -1, 0, 2**70, 1e308, 0.5, [], {}, [[1]], {"0": {}}, "", " ", "\0", "\ud800", "~nobody/x", "../x",
+    None, True, -1, 0, 2**70, 1e308, 0.5, [], {}, [[1]], {"0": {}}, "", " ", "\0", "\ud800", "~no-such-user/x", "../x",
     "a" * 5000, "0: (", "0: (1), 0: (2)", "0: (t**t**t)", "{", '{"0": 1}', "[", "nan", "9" * 40, "1/0", "http://x/y.png",
 )  # fmt: skip
 
@@ -87,8 +87,6 @@ def test_odd_values_are_their_fields_fault_and_never_ours(app, field):
         status, shown = ask(app, "POST", f"{BASE}/plan", {"settings": {**SETTINGS, field: value}})
         assert status == 200 and (shown["ok"] or shown["errors"]), (value, shown)
         assert shown["ok"] or field in {error["field"] for error in shown["errors"]}, (value, shown["errors"])
-        status, answer = ask(app, "POST", f"{BASE}/jobs", {"settings": {**SETTINGS, field: value}})
-        assert status == (201 if shown["ok"] else 422) or field == "model", (value, answer)
 
 
 LEAVES = (
@@ -101,7 +99,7 @@ SETTINGS_LIKE = st.dictionaries(st.sampled_from([*FIELDS, *names_of_fields(FIELD
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_body_makes_a_fault_of_ours(app, data):
     route = data.draw(st.sampled_from(SAFE))

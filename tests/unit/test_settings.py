@@ -51,6 +51,8 @@ from hypothesis import strategies as st
         ("prompts", {1.5: "a"}, "a key must"),
         ("prompts", {0: "a", "0": "b"}, "given twice"), ("prompts", '{"0": "a", "0": "b"}', "given twice"),
         ("prompts", '{"0": "a"', "not valid JSON"), ("prompts", {"0": "x" * 20_001}, "longer than"),
+        ("prompts", {frame: "a" for frame in range(10_001)}, "too many prompts; got 10001; allowed: up to 10000"),
+        ("init_image", "~no-such-user/a.png", "home folder"),
         ("extra", {"W": 5}, "has a meaning"), ("extra", {"use_init": True}, "has a meaning"),
         ("extra", {"a": math.nan}, "JSON can't"), ("extra", {"a": object()}, "JSON can't"),
         ("extra", 5, "must be a mapping"),
@@ -283,7 +285,7 @@ _numbers = {
 _by_kind = {
     "bool": st.booleans(),
     "schedule": _schedules,
-    "path": _words.filter(lambda text: "://" not in text),
+    "path": _words.filter(lambda text: "://" not in text and not text.startswith("~")),
     "text": _words,
 }
 _given = {
