@@ -27,8 +27,8 @@ FLOORS = {
         "__init__", "deforum_files", "errors", "model_files", "protocol", "settings", "settings_fields", "variants",
     ),
     "logic": (
-        "atomic_files", "builtin_presets", "checkpoints", "job_files",
-        "job_queue", "lead", "manifest", "planning", "presets", "progress", "queue_runner", "queue_store", "retake",
+        "atomic_files", "builtin_presets", "checkpoints", "job_files", "job_queue", "lead", "lora_files",
+        "manifest", "planning", "presets", "progress", "queue_runner", "queue_store", "retake",
         "schedules", "timeline", "video", "video_io",
     ),
     "host": (

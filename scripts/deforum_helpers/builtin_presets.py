@@ -72,7 +72,7 @@ def _portrait(variant: Variant) -> Values | None:
 ROWS: tuple[tuple[str, str, Callable[[Variant], Values | None]], ...] = (
     ("Quick look", "One window at the model's smallest size with less than half of the steps.", _quick_look),
     ("Quality", "The model's own size, steps and guidance, and a carefully encoded video.", _quality),
-    ("4 steps", "Only for weights distilled to 4 steps (or such a LoRA merged in): no guidance.", _four_steps),
+    ("4 steps", "Only for weights distilled to 4 steps, or with a LoRA that is: no guidance.", _four_steps),
     ("Long take", "Half a minute in one continuous motion: much context, soft joins.", _long_take),
     ("Hard cuts", "Every keyframe is a cut to a picture of its own.", _hard_cuts),
     ("Portrait", "Upright, for phones.", _portrait),

@@ -15,7 +15,13 @@ from .preflight import beside, check_render, find_model
 from .progress import words_for_seconds
 from .render_wan import RenderResult, earlier_job, render_wan
 from .settings import RenderSettings, apply_overrides, load_settings
-from .wan_integration import close_shared_worker, kill_shared_worker, model_search_folders, shared_worker
+from .wan_integration import (
+    close_shared_worker,
+    kill_shared_worker,
+    lora_search_folders,
+    model_search_folders,
+    shared_worker,
+)
 from .worker_client import ClipRenderer, Worker
 
 if TYPE_CHECKING:
@@ -49,7 +55,7 @@ def render_files(arguments: argparse.Namespace, stop: StopSignal) -> int:
     for wanted in jobs:
         if arguments.resume:
             earlier_job(wanted.settings, arguments.out, arguments.resume_job, wanted.source)
-        check_render(wanted.settings, arguments.out, model=wanted.model)
+        check_render(wanted.settings, arguments.out, model=wanted.model, lora_places=lora_search_folders())
     worker = shared_worker()
     stop.at_second = kill_shared_worker
     status = 0

@@ -23,8 +23,9 @@ from .checkpoints import ModelInfo
 from .errors import InputError, RenderCancelled, RenderError, WorkerDied
 from .job_files import JobFiles, sha256_of
 from .lead import Lead, first_latents
+from .lora_files import UsedLora
 from .progress import ClipWork
-from .protocol import ClipDone, ClipRequest, StreamPart
+from .protocol import ClipDone, ClipRequest, LoraUse, StreamPart
 from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
 from .video.frames import open_frames, read_png, save_frames, write_png
@@ -39,6 +40,7 @@ class Job:
     """One render, with everything decided.
 
     identity: of the weights; image_sha256: of settings.init_image; lead: of settings.continue_from.
+    loras: the files of settings.loras.
     """
 
     settings: RenderSettings
@@ -48,6 +50,7 @@ class Job:
     files: JobFiles
     image_sha256: str = ""
     lead: Lead | None = None
+    loras: tuple[UsedLora, ...] = ()
 
 
 def clip_requests(job: Job) -> list[ClipRequest]:
@@ -80,7 +83,9 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
     defaults = job.model.row.defaults
     low_noise = None if settings.guidance_scale.strip() else defaults.low_noise_guidance_scale
     picture = "" if clip.start != "image" or clip.dropped_frames else job.image_sha256
-    history = json.dumps([job.identity, former, picture, clip.native_start, *_camera_facts(job, clip)])
+    loras = [(lora, strength) for name, strength in clip.loras for lora in job.loras if lora.name == name]
+    weights = [job.identity, *(lora.identity for lora, _ in loras)] if loras else job.identity
+    history = json.dumps([weights, former, picture, clip.native_start, *_camera_facts(job, clip)])
     return ClipRequest(
         id=f"{files.timestring}-{clip.index}-{uuid.uuid4().hex}",
         model=job.model.reference,
@@ -108,6 +113,7 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         drop_frames=clip.dropped_frames,
         context_file=str(files.context(clip.index)) if clip.start == "frames" else "",
         history=hashlib.sha256(history.encode()).hexdigest(),
+        loras=tuple(LoraUse(lora.path, strength, lora.expert) for lora, strength in loras),
         preview_file=str(files.preview),
         device=settings.device,
         dtype=settings.dtype,

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .atomic_files import check_output_folder
-from .checkpoints import ModelInfo, find_models, resolve_model
+from .checkpoints import ModelInfo, find_models, resolve_model, sample_into
 from .errors import InputError, SettingsError
 from .job_files import job_files, new_timestring
 from .lead import Lead, lead_of
+from .lora_files import UsedLora, used_loras
 from .planning.seeds import resolve_seed
 from .settings import RenderSettings, settings_to_dict
 from .timeline import Plan, plan
@@ -24,7 +25,6 @@ from .wan_isolated_env import environment_root
 
 _PNG_SHARE = 0.6  # of the raw picture's size, for filmed material
 _SLACK = 1.1
-_SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,29 @@ class Checked:
     video: VideoOptions | None
     ffmpeg: str
     lead: Lead | None = None
+    loras: tuple[UsedLora, ...] = ()
 
 
 def check_render(
-    settings: RenderSettings, out_dir: Path, *, model: ModelInfo, seed: int | None = None
+    settings: RenderSettings,
+    out_dir: Path,
+    *,
+    model: ModelInfo,
+    seed: int | None = None,
+    lora_places: Sequence[Path] = (),
 ) -> Checked:
     """Make sure that a render can be begun and ended.
 
     model: of `find_model`.  seed: of the job that is resumed; None = as the settings say.
+    lora_places: folders that LoRAs are named in.
     Raises InputError, SetupError or ModelError.
     """
     ffmpeg = isolated_ffmpeg()
     resolved = resolve_seed(settings.seed) if seed is None else seed
     lead = lead_of(settings)
     decided = plan(settings, model.row, resolved, lead)
+    loras = used_loras(settings, model, lora_places)
+    decided.notes.extend(f"loras: {lora.note}" for lora in loras if lora.note)
     job_files(out_dir, settings.batch_name, new_timestring())
     image_sha256 = checked_picture(settings.init_image)
     if settings.soundtrack:
@@ -66,7 +75,7 @@ def check_render(
     elif settings.make_gif:
         find_ffmpeg(ffmpeg)
     check_output_folder(out_dir, bytes_needed(decided, model))
-    return Checked(settings, decided, model, weights_identity(model), image_sha256, video, ffmpeg, lead)
+    return Checked(settings, decided, model, weights_identity(model), image_sha256, video, ffmpeg, lead, loras)
 
 
 def find_model(wanted: str, folders: Sequence[Path], *, picture: bool = False) -> ModelInfo:
@@ -140,17 +149,8 @@ def weights_identity(model: ModelInfo) -> str:
         path = Path(file)
         digest.update(f"{name}/{path.name}".encode())
         if path.is_file():
-            _sample(path, digest)
+            sample_into(digest, path)
     return digest.hexdigest()
-
-
-def _sample(path: Path, digest: hashlib._Hash) -> None:
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        for k in range(_SAMPLES + 1):
-            file.seek(max(0, size - _SAMPLE_BYTES) * k // _SAMPLES)
-            digest.update(file.read(_SAMPLE_BYTES))
 
 
 def isolated_ffmpeg() -> str:

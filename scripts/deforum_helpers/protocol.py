@@ -38,10 +38,11 @@ class StreamPart:
 
 @dataclass(frozen=True)
 class LoraUse:
-    """One LoRA file and how strongly it acts in a clip."""
+    """One LoRA file and how strongly it acts in a clip.  expert: "high" or "low" noise only, "" = every backbone."""
 
     file: str
     strength: float
+    expert: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ClipRequest:
         ends with them.
     guide_file: npy uint8 [4n+1, height, width, 3], frames that the window follows, see wan/guide.py ("" = none).
     guide_strength: how closely: the share of the steps left out at the start, 0 = not at all.
-    history: what the window starts from, as a hash of the clips before and of the pictures given ("" = nothing).
+    history: what the window starts from, as a hash of weights, clips before and pictures given ("" = nothing).
     tail: latents beyond prefix and new ones (latent_frames - prefix_latents - new_latents) are trimmed from the
         video, and kept as "tail" in latents_file: the next clip cross-fades out of them.
     overlap_latents: how many of the first new latents cross-fade out of the "tail" in overlap_file.
@@ -127,6 +128,7 @@ class ClipRequest:
                 del decisive[name]
                 decisive.pop(alone)
         decisive["drop_first"] = bool(self.drop_frames)
+        decisive["loras"] = [(lora.strength, lora.expert) for lora in self.loras]
         decisive["init_image"], decisive["end_image"] = bool(self.init_image), bool(self.end_image)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

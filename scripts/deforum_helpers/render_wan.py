@@ -28,7 +28,7 @@ from .settings import RenderSettings, settings_to_dict, settings_to_text
 from .timeline import plan_to_dict
 from .video.frames import PngSequence
 from .video_io import make_gif
-from .wan_integration import model_search_folders, shared_worker
+from .wan_integration import lora_search_folders, model_search_folders, shared_worker
 from .worker_client import ClipRenderer
 
 _RESULTS = {"video": ".mp4", "subtitles": ".srt", "gif": ".gif"}
@@ -85,7 +85,8 @@ def render_wan(
     if earlier and (result := _finished_result(*earlier)):
         return result
     seed = earlier[1].seed if earlier and settings.seed < 0 else None
-    checked = check_render(settings, Path(out_dir), model=model, seed=seed)
+    places = lora_search_folders(model_folders)
+    checked = check_render(settings, Path(out_dir), model=model, seed=seed, lora_places=places)
     worker = worker or shared_worker()
     files = earlier[0] if earlier else claim_job(
         Path(out_dir), settings.batch_name, timestring, take_over=resume
@@ -94,7 +95,9 @@ def render_wan(
         if earlier and (result := _finished_result(files, load_manifest(files.manifest))):
             return result  # another process ended it just now
         remove_unfinished_files(files)
-        job = Job(settings, checked.plan, model, checked.identity, files, checked.image_sha256, checked.lead)
+        job = Job(
+            settings, checked.plan, model, checked.identity, files, checked.image_sha256, checked.lead, checked.loras
+        )
         manifest = _opened_manifest(job, earlier[1] if earlier else None, source)
         write_text(files.settings, settings_to_text(_reproducible(job)))
         try:

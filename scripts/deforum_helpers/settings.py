@@ -114,6 +114,10 @@ class RenderSettings:
         "schedule", _SAMPLING, "", "Bends the noise levels; higher spends more steps on layout and motion.",
         minimum=0.01, maximum=100,
     )  # fmt: skip
+    loras: str = _field(
+        "text", _SAMPLING, "",
+        "LoRA files, one a line: NAME = strength, a number or a schedule over the clips.",
+    )
     solver: str = _field(
         "choice", _SAMPLING, "", "The solver that integrates the flow.", choices=_SOLVERS, deforum=("sampler",)
     )

@@ -30,6 +30,7 @@ from .planning.limits import (
     what_is_before,
     with_given_images,
 )
+from .planning.loras import lora_lines, lora_strengths
 from .planning.prompts import PromptSegment, prompt_segments
 from .planning.stream import Rate, chain, never
 from .schedules import Series, number_schedule, text_schedule
@@ -100,7 +101,11 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
     stretches = with_given_images(stretches, settings, variant, notes)
     note_short_tails(stretches, window, notes)
-    maker = ClipMaker(settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, camera)
+    loras, more = lora_strengths(lora_lines(settings.loras), settings.max_frames, resolved_seed)
+    notes += more
+    maker = ClipMaker(
+        settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, loras, camera
+    )
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_shared_seeds(clips, settings, notes)
     return Plan(
@@ -140,6 +145,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     written["clips"] = [{name: getattr(clip, name) for name in names} for clip in plan.clips]
     for clip in written["clips"]:
         clip["guidance"] = list(clip["guidance"])
+        clip["loras"] = [list(lora) for lora in clip["loras"]]
     del written["camera"]  # its values are among the schedules
     return written
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, ModelError, OutOfDeviceMemory
-from .protocol import ClipRequest, StreamPart
+from .protocol import ClipRequest, LoraUse, StreamPart
 from .wan.clip_files import load_latents, save_frames, save_latents, to_pixels
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
 from .wan.guide import begin_later, guide_latents, load_frames
@@ -72,7 +72,7 @@ class WanFlowMatchingPipeline:
 
     def __init__(self, parts: Parts) -> None:
         self.variant, self.machine, self.memory = parts.variant, parts.machine, parts.memory
-        self.dits, self.vae = parts.dits, parts.vae
+        self.dits, self.mixes, self.vae = parts.dits, parts.mixes, parts.vae
         self.text_encoder, self.image_encoder = parts.text_encoder, parts.image_encoder
         self._decoded: tuple[tuple[object, ...], StreamState] = ((), StreamState())
 
@@ -90,6 +90,7 @@ class WanFlowMatchingPipeline:
             with timed(clip, "text"):
                 contexts = self.encode_prompts(request)
             with timed(clip, "start"):
+                self.use_loras(request.loras)
                 noise, given, guide = self.noise(request), self.given(request), self.guide(request)
             schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
             schedule, skipped = begin_later(schedule, request.guide_strength if guide is not None else 0.0)
@@ -122,6 +123,12 @@ class WanFlowMatchingPipeline:
         if not self.memory.rung.keep_text_encoder:
             self.text_encoder.unload()
         return contexts
+
+    def use_loras(self, loras: tuple[LoraUse, ...]) -> None:
+        """Have exactly these in the backbones' weights.  Raises ModelError."""
+        levels = ("high", "low") if len(self.mixes) == 2 else ("",)
+        for mix, level in zip(self.mixes, levels, strict=True):
+            mix.set([(lora.file, lora.strength) for lora in loras if lora.expert in ("", level)])
 
     def guided(self, request: ClipRequest, contexts: Tensor, noise: Tensor, given: Given) -> GuidedModel:
         """The model, or the two experts, with everything a step needs but latents and timestep."""

@@ -24,6 +24,7 @@ from .checkpoints import ModelInfo, find_models, model_folders
 from .clips import Job, clip_requests, clip_work, output_frames, render_clip
 from .errors import InputError, SettingsError
 from .job_files import JobFiles
+from .lora_files import lora_folders, used_loras
 from .planning.seeds import resolve_seed
 from .preflight import checked_picture, find_model, weights_identity
 from .progress import Meter, OnProgress, state_folder
@@ -77,6 +78,11 @@ def kill_shared_worker() -> None:
 def model_search_folders(extra: Iterable[str | Path] = ()) -> list[Path]:
     """Where models are looked for: `extra` (the settings', the host's), models/ of the extension, common places."""
     return model_folders(EXTENSION_ROOT, extra)
+
+
+def lora_search_folders(extra: Iterable[str | Path] = ()) -> list[Path]:
+    """Where LoRAs are looked for: in and beside `extra` (folders of models), in models/, in common places."""
+    return lora_folders(EXTENSION_ROOT, extra)
 
 
 def discover_models(extra: Iterable[str | Path] = ()) -> list[ModelInfo]:
@@ -182,7 +188,8 @@ class WanVideoGenerator:
         with tempfile.TemporaryDirectory(prefix="deforum_wan_", ignore_cleanup_errors=True) as folder:
             files = JobFiles(Path(folder), "job")
             files.work.mkdir()
-            job = Job(settings, decided, model, weights_identity(model), files, picture)
+            job = Job(settings, decided, model, weights_identity(model), files, picture,
+                      loras=used_loras(settings, model, lora_search_folders(self._folders)))
             for clip, request in zip(decided.clips, clip_requests(job), strict=True):
                 meter.begin(clip.index)
                 render_clip(job, request, worker, meter.on_event, cancel, lambda text: None)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from deforum_helpers.errors import ModelError
 from deforum_helpers.model_files import inspect_model
+from deforum_helpers.model_files.lora_header import read_lora
 from deforum_helpers.wan.dit import WanFlowMatchingModel
 from deforum_helpers.wan.loading import load_dit
-from deforum_helpers.wan.lora import LoraMix, read_lora
+from deforum_helpers.wan.lora import LoraMix
 from deforum_helpers.wan.machine import choose_machine
 from safetensors.torch import save_file
 from torch import Tensor

@@ -6,6 +6,7 @@
     parts.py          tensors of a file -> parts of a model
     scan.py           a folder -> parts
     assemble.py       parts -> a model (info.py): `inspect_model`
+    lora_header.py    a LoRA: which weights of a backbone it changes
 
 Standard library only, and below everything else but errors.py and variants.py: both the UI's process and
 the worker read models through it, so that they can't differ about what a folder is.

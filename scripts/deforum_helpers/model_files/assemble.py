@@ -136,13 +136,19 @@ def _assemble(root: Path, scan: Scan, others: list[Scan]) -> list[ModelInfo]:
 _NOISE = re.compile(r"(?<![a-z])(high|low)(?![a-z])|(high|low)(?=noise)")
 
 
-def _noise_level(part: PartInfo) -> str:
-    """Which expert a backbone is, "high" or "low", if its file's or folder's name says so: the tensors can't."""
-    file = Path(part.files[0])
+def noise_level_in_name(file: Path) -> str:
+    """Which expert a file is for, "high" or "low", if its own or its folder's name says so: the tensors can't."""
     for text in (file.name.lower(), file.parent.name.lower()):
         match = _NOISE.search(text)
         if match:
             return match.group()
+    return ""
+
+
+def _noise_level(part: PartInfo) -> str:
+    file = Path(part.files[0])
+    if level := noise_level_in_name(file):
+        return level
     # diffusers calls them transformer and transformer_2.
     if file.parent.name == "transformer_2":
         return "low"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ class Clip:
     carried_frames: native frames of the former clip, not shown yet, that open this one.
     overlap_latents: new latents that cross-fade out of the former clip's tail.
     moves: the camera moves the new frames once they are made; camera_strength: how much of what that gives is kept.
+    loras: (name as in the settings, strength), those that do anything here.
     guidance: guidance_scale for each latent frame of the window, each at its own time.
     """
 
@@ -63,6 +64,7 @@ class Clip:
     tail_latents: int
     moves: bool
     camera_strength: float
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class ClipMaker:
     solver_at: Callable[[int], str]
     rate: Rate
     window: Window
+    loras: Mapping[str, Series]
     camera: Camera | None = None
 
     def clip(self, index: int, stretch: Stretch) -> Clip:
@@ -111,6 +114,7 @@ class ClipMaker:
             tail_latents=stretch.tail,
             moves=bool(self.camera and self.camera.moves(frame, stretch.end)),
             camera_strength=self.series["camera_strength"].at(frame),
+            loras=tuple((name, at) for name, strength in self.loras.items() if (at := strength.at(frame))),
         )
 
     def _texts(self, frame: int) -> tuple[str, str]:

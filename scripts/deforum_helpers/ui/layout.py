@@ -43,7 +43,7 @@ SECTIONS = (
         "images", "Images and video in", "a first picture, a job to go on from",
         ("init_image", "continue_from"),
     ),
-    Section("lora", "LoRA", "weights added to the model's", ()),
+    Section("lora", "LoRA", "weights added to the model's", ("loras",)),
     Section(
         "camera", "Camera", "the picture moves as in Deforum: zoom, pan, turn",
         (
@@ -88,6 +88,7 @@ LABELS = {
     "guidance_scale": "Guidance",
     "num_inference_steps": "Steps",
     "shift": "Shift",
+    "loras": "LoRA files",
     "solver": "Solver",
     "solver_schedule": "Solver schedule",
     "strength": "Strength",

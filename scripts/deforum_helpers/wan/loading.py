@@ -18,6 +18,7 @@ from .attention import pick_attention
 from .dit import DitConfig, WanFlowMatchingModel, WanSelfAttention
 from .eight_bit import check_multiply, is_eight_bit, narrowed, to_eight_bit
 from .image_encoder import ImageEncoder, ImageEncoderConfig
+from .lora import LoraMix
 from .machine import Machine
 from .memory import MemoryPlan, Needs, estimate_needs, plan_memory
 from .offload import TakingTurns, stream_blocks
@@ -38,6 +39,7 @@ class Parts:
 
     variant: Variant
     dits: tuple[WanFlowMatchingModel, ...]  # one, or the high-noise and the low-noise expert
+    mixes: tuple[LoraMix, ...]  # the LoRAs in each of them
     vae: WanVae
     text_encoder: TextEncoder
     image_encoder: ImageEncoder | None
@@ -70,7 +72,7 @@ def load_parts(model: str, machine: Machine, on_loading: OnLoading, options: Loa
         check_multiply(machine.device)
     memory = plan_memory(_needs(info, machine, options), machine.free_memory, options.level)
     on_loading("memory", 0.0, memory.reason)
-    dits = _load_dits(info, machine, on_loading, memory, options)
+    dits, mixes = _load_dits(info, machine, on_loading, memory, options)
     vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
     vae.tile, vae.latents_per_chunk = memory.rung.tile, memory.rung.latents_per_chunk
     vae.frames_per_chunk = TEMPORAL_STRIDE * vae.latents_per_chunk
@@ -81,27 +83,26 @@ def load_parts(model: str, machine: Machine, on_loading: OnLoading, options: Loa
     image_encoder = None
     if info.row.image_tokens:
         image_encoder = _timed(on_loading, "image_encoder", info, lambda part: load_image_encoder(part, machine))
-    return Parts(info.row, dits, vae, text_encoder, image_encoder, machine, memory)
+    return Parts(info.row, dits, mixes, vae, text_encoder, image_encoder, machine, memory)
 
 
 def _load_dits(
     info: ModelInfo, machine: Machine, on_loading: OnLoading, memory: MemoryPlan, options: LoadOptions
-) -> tuple[WanFlowMatchingModel, ...]:
-    """The backbone, or the two experts, where the plan wants them."""
+) -> tuple[tuple[WanFlowMatchingModel, ...], tuple[LoraMix, ...]]:
+    """The backbone, or the two experts, where the plan wants them, and what mixes LoRAs into them."""
     rung = memory.rung
     home = torch.device("cpu") if rung.stream_dit or rung.experts_take_turns else machine.device
 
-    def load(part: PartInfo) -> WanFlowMatchingModel:
+    def load(part: PartInfo) -> tuple[WanFlowMatchingModel, LoraMix]:
         dit = load_dit(part, info.row, machine, home, weights_dtype=options.weights_dtype)
-        if rung.stream_dit:
-            stream_blocks(dit, [*dit.blocks], machine.device)
-        return dit
+        stream = stream_blocks(dit, [*dit.blocks], machine.device) if rung.stream_dit else None
+        return dit, LoraMix(dit, stream)
 
     names = ("dit_high", "dit_low") if info.row.experts else ("dit",)
-    dits = tuple(_timed(on_loading, name, info, load) for name in names)
+    dits, mixes = zip(*(_timed(on_loading, name, info, load) for name in names), strict=True)
     if rung.experts_take_turns:
         TakingTurns(dits, machine.device)
-    return dits
+    return dits, mixes
 
 
 def _needs(info: ModelInfo, machine: Machine, options: LoadOptions) -> Needs:

@@ -7,155 +7,34 @@ original's own.  Originals stay beside on the host (on a CPU they are the mapped
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..model_files import read_tensor_file
-from ..model_files.layouts import layout_of, tidy_name
+from ..model_files.lora_header import Change, LoraFile, read_lora
+from .eight_bit import STORED, narrow, widen
+from .offload import BlockStream
 from .weights import TensorReader, open_tensors
 
-__all__ = ["LoraFile", "LoraMix", "read_lora"]
-
-# What trainers and tools put in front; longest first, so that none hides another.
-_PREFIXES = (
-    "base_model.model.diffusion_model.", "base_model.model.", "model.diffusion_model.", "diffusion_model.",
-    "transformer.", "pipe.dit.", "lora_unet__", "lora_unet_", "lora_transformer_", "unet.", "model.", "dit.", "net.",
-    "",
-)  # fmt: skip
-_ROLES = (
-    ("down", re.compile(r"\.(?:lora_A|lora_down|lora\.down)(?:\.default)?(?:\.weight)?$")),
-    ("up", re.compile(r"\.(?:lora_B|lora_up|lora\.up)(?:\.default)?(?:\.weight)?$")),
-    ("alpha", re.compile(r"\.alpha$")),
-    ("diff", re.compile(r"\.diff$")),
-    ("diff_b", re.compile(r"\.diff_b$")),
-    ("diff_m", re.compile(r"\.diff_m$")),
-)
-_MOST_NAMED = 3
-
-
-@dataclass
-class Change:
-    """What a file does to one weight: names in the file, by role."""
-
-    down: str = ""
-    up: str = ""
-    alpha: str = ""
-    diff: str = ""
-
-
-@dataclass(frozen=True)
-class LoraFile:
-    """A LoRA for one backbone.  unmatched: names in the file that it has no place for."""
-
-    path: str
-    changes: Mapping[str, Change] = field(repr=False)
-    unmatched: tuple[str, ...] = ()
-
-    def note(self) -> str:
-        """One line about what is left over, "" if nothing is."""
-        if not self.unmatched:
-            return ""
-        more = f" and {len(self.unmatched) - _MOST_NAMED} more" if len(self.unmatched) > _MOST_NAMED else ""
-        return f"{self.path}: has no place for {', '.join(self.unmatched[:_MOST_NAMED])}{more}"
-
-
-def read_lora(path: str, shapes: Mapping[str, tuple[int, ...]]) -> LoraFile:
-    """Match a LoRA's names to a backbone's.
-
-    shapes: official name -> shape of the backbone's weights.  Raises ModelError if the file can't be read, if
-    nothing in it fits, or if what fits by name has another size (a LoRA of another model).
-    """
-    entries = read_tensor_file(path).tensors
-    aliases = _aliases(shapes)
-    changes: dict[str, Change] = {}
-    unmatched = []
-    for name in entries:
-        target, role = _place(name, aliases)
-        if target:
-            setattr(changes.setdefault(target, Change()), role, name)
-        else:
-            unmatched.append(name)
-    for target, change in list(changes.items()):
-        if bool(change.down) != bool(change.up) or not (change.down or change.diff):
-            unmatched += [name for name in (change.down, change.up, change.alpha, change.diff) if name]
-            del changes[target]
-    sizes = {name: entry.shape for name, entry in entries.items()}
-    wrong = {target: change for target, change in changes.items() if not _fits(change, sizes, shapes[target])}
-    fitting = {target: change for target, change in changes.items() if target not in wrong}
-    if not fitting:
-        raise ModelError("is not a LoRA of this model", where=path, allowed=_example(wrong, sizes, shapes),
-                         next_step="take one that was trained for the same backbone")  # fmt: skip
-    unmatched += [f"{change.down or change.diff} (wrong size)" for change in wrong.values()]
-    return LoraFile(path, fitting, tuple(sorted(unmatched)))
-
-
-def _example(
-    wrong: Mapping[str, Change], sizes: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]
-) -> str:
-    """What a change of the right size would have been, for the message."""
-    for target, change in wrong.items():
-        name = change.down or change.diff
-        return f"for {target} {list(shapes[target])}, not {name} {list(sizes[name])}"
-    return "names of Wan's layers with lora_A and lora_B, lora_down and lora_up, or diff"
-
-
-def _aliases(shapes: Iterable[str]) -> dict[str, str]:
-    """Every spelling of every weight -> its official name: with dots or underscores, ours or diffusers'."""
-    diffusers, result = layout_of("dit", "diffusers"), {}
-    for official in shapes:
-        for name in (official, *diffusers.names_of(official)):
-            for spelling in (name, name.removesuffix(".weight")):
-                result[spelling] = official
-                result[spelling.replace(".", "_")] = official
-    return result
-
-
-def _place(name: str, aliases: Mapping[str, str]) -> tuple[str, str]:
-    """(official name of the weight, the role of this tensor), ("", "") if there is none."""
-    for role, ending in _ROLES:
-        match = ending.search(name)
-        if match is None:
-            continue
-        base = name[: match.start()]
-        for prefix in _PREFIXES:
-            if not base.startswith(prefix):
-                continue
-            module = tidy_name(base[len(prefix) :])
-            suffix = {"diff_b": ".bias", "diff_m": ".modulation"}.get(role, "")
-            spelt = module + suffix
-            target = aliases.get(spelt) or aliases.get(spelt.replace(".", "_"))
-            if target:
-                return target, "diff" if suffix else role
-    return "", ""
-
-
-def _fits(change: Change, sizes: Mapping[str, tuple[int, ...]], wanted: tuple[int, ...]) -> bool:
-    """Whether a change has the size of its weight; down [rank, in ...], up [out, rank ...]."""
-    if change.diff and math.prod(sizes[change.diff]) != math.prod(wanted):
-        return False
-    if not change.down:
-        return True
-    down, up = sizes[change.down], sizes[change.up]
-    if len(down) < 2 or len(up) < 2 or up[0] != wanted[0] or math.prod(up[1:]) != down[0]:
-        return False
-    return math.prod(down[1:]) == math.prod(wanted[1:])
+__all__ = ["LoraMix"]
 
 
 class LoraMix:
-    """The LoRAs in a backbone's weights.  `set` changes them; an empty set leaves the original, bit for bit."""
+    """The LoRAs in a backbone's weights.  `set` changes them; an empty set leaves the original, bit for bit.
 
-    def __init__(self, module: nn.Module) -> None:
+    stream: of a backbone whose blocks come from host memory: their weights are changed there.
+    Weights in 8 bits are widened, changed and narrowed again, with scales of their own.
+    """
+
+    def __init__(self, module: nn.Module, stream: BlockStream | None = None) -> None:
         self.parameters = dict(module.named_parameters())
+        self.stream = stream
         self.originals: dict[str, Tensor] = {}
-        self.current: tuple[tuple[str, float], ...] = ()
-        self.files: dict[str, LoraFile] = {}
+        self.current: tuple[object, ...] = ()
+        self.files: dict[str, tuple[object, LoraFile]] = {}
 
     @torch.no_grad()
     def set(self, uses: Sequence[tuple[str, float]]) -> list[str]:
@@ -163,38 +42,84 @@ class LoraMix:
 
         Raises ModelError before anything is changed if a file can't be used.
         """
-        wanted = tuple((path, float(strength)) for path, strength in uses if strength)
+        wanted = [(path, float(strength)) for path, strength in uses if strength]
         files = {path: self._file(path) for path, _ in wanted}
-        if wanted != self.current:
+        state = tuple((path, self.files[path][0], strength) for path, strength in wanted)
+        if state != self.current:
             touched = {name for file in files.values() for name in file.changes}
+            if self.stream is not None:
+                self.stream.rest()
+            self.current = ()  # what lies between two sets is neither
             with ExitStack() as stack:
                 readers = {path: open_tensors(path, torch.device("cpu"), stack) for path in files}
                 for name in sorted(touched):
                     self._mix(name, [(readers[path], files[path].changes.get(name), s) for path, s in wanted])
-            for name in set(self.originals) - touched:
-                self._restore(name)
-            self.current = wanted
+            for name in {key for key in self.originals if _weight_of(key) not in touched}:
+                self._put(name, self.originals.pop(name))
+            self.current = state
         return [note for file in files.values() if (note := file.note())]
 
     def _file(self, path: str) -> LoraFile:
-        if path not in self.files:
+        """A file's header, read again when the file has changed."""
+        stamp = _stamp(path)
+        if path not in self.files or self.files[path][0] != stamp:
             shapes = {name: tuple(value.shape) for name, value in self.parameters.items()}
-            self.files[path] = read_lora(path, shapes)
-        return self.files[path]
+            self.files[path] = stamp, read_lora(path, shapes)
+        return self.files[path][1]
 
     def _mix(self, name: str, uses: list[tuple[TensorReader, Change | None, float]]) -> None:
         parameter = self.parameters[name]
-        if name not in self.originals:
-            self.originals[name] = parameter.data.cpu()
-        mixed = self.originals[name].to(parameter.device, torch.float32, copy=True)
+        original = self._original(name)
+        narrow_scale = self._original(_scale_of(name)) if original.dtype == STORED else None
+        if narrow_scale is None:
+            mixed = original.to(parameter.device, torch.float32, copy=True)
+        else:
+            mixed = widen(original.to(parameter.device), narrow_scale.to(parameter.device), torch.float32)
         for reader, change, strength in uses:
             if change is not None:
                 mixed += _difference(reader, change, parameter).mul_(strength)
-        parameter.data = mixed.to(parameter.dtype)
+        if narrow_scale is None:
+            self._put(name, mixed)
+            return
+        weight, scale = narrow(mixed)
+        self._put(name, weight)
+        self._put(_scale_of(name), scale)
 
-    def _restore(self, name: str) -> None:
+    def _original(self, name: str) -> Tensor:
+        if name not in self.originals:
+            kept = self.parameters[name].data.cpu()
+            self.originals[name] = kept.clone() if self._is_streamed(name) else kept
+        return self.originals[name]
+
+    def _is_streamed(self, name: str) -> bool:
+        return self.stream is not None and self.stream.holds(self.parameters[name])
+
+    def _put(self, name: str, value: Tensor) -> None:
+        """Streamed weights keep their place in the block's memory; others are replaced: the original may be a mapped
+        file, which nothing may write to."""
         parameter = self.parameters[name]
-        parameter.data = self.originals.pop(name).to(parameter.device)
+        if self._is_streamed(name):
+            parameter.data.copy_(value)
+        else:
+            parameter.data = value.to(parameter.device, parameter.dtype)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size and time of a file; (0, 0) for one that isn't there, which read_lora then refuses."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _scale_of(weight: str) -> str:
+    return weight.removesuffix("weight") + "scale"
+
+
+def _weight_of(name: str) -> str:
+    """The weight that a scale belongs to; any other name itself."""
+    return name.removesuffix("scale") + "weight" if name.endswith(".scale") else name
 
 
 def _difference(reader: TensorReader, change: Change, parameter: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class BlockStream:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self.device = device
         self._places = [_places(block) for block in blocks]
+        self._held = {id(parameter) for block in blocks for parameter in block.parameters()}
         sizes = [max(place.start + place.nbytes for place in places) for places in self._places]
         self._host = [_flatten(places, size, device) for places, size in zip(self._places, sizes, strict=True)]
         self._buffers = [torch.empty(max(sizes), dtype=torch.uint8, device=device) for _ in range(2)]
@@ -54,6 +55,19 @@ class BlockStream:
     @property
     def device_bytes(self) -> int:
         return sum(buffer.numel() for buffer in self._buffers)
+
+    def holds(self, parameter: nn.Parameter) -> bool:
+        """Whether it is one of the streamed blocks' parameters."""
+        return id(parameter) in self._held
+
+    def rest(self) -> None:
+        """Have every parameter be its host memory, so that weights can be changed in place; the next pass fetches them
+        anew."""
+        if self._copies is not None:
+            torch.cuda.synchronize(self.device)
+        self._in.clear()
+        for places, host in zip(self._places, self._host, strict=True):
+            _point(places, host)
 
     def stop(self) -> None:
         """Put every block's parameters back on the CPU, where they were."""

@@ -4,6 +4,7 @@
     GET    /fields                            the settings' fields: kinds, ranges, hints
     POST   /plan                              settings -> timeline, notes, errors at their fields, estimate
     GET    /models?refresh=                   models, what they can do, what they lack
+    GET    /loras                             LoRA files on this machine, by the names that the field takes
     POST   /settings/import  /settings/export a settings file's text <-> settings
     POST   /uploads                           a picture or a sound of the page's machine, for its field
     GET    /presets?model=   POST /presets    presets; save one
@@ -31,11 +32,13 @@ from typing import Any
 from starlette.responses import Response
 
 from ..errors import Conflict
+from ..lora_files import find_loras
 from ..planning.picture import WIDTH
 from ..presets import preset_values
 from ..queue_store.jobs import parsed
 from ..settings import FIELDS, settings_to_text
-from ..wan_integration import close_shared_worker
+from ..wan_integration import close_shared_worker, lora_search_folders
+from . import host
 from .queue_routes import queue_routes
 from .routes import Call, Reply, Route
 from .uploads import upload_routes
@@ -56,6 +59,7 @@ def app_routes(base: str = BASE) -> list[Route]:
         Route("POST", f"{base}/plan", plan, "What settings would render, what is wrong, what it costs",
               {**_SETTINGS, "width": "of the timeline's picture in pixels"}),
         Route("GET", f"{base}/models", models, "Models on this machine", query={"refresh": "1: look again"}),
+        Route("GET", f"{base}/loras", loras, "LoRA files on this machine"),
         Route("POST", f"{base}/settings/import", import_settings, "Read a settings file",
               {"text": "the file's text, ours or Deforum's"}),
         Route("POST", f"{base}/settings/export", export_settings, "Write a settings file", _SETTINGS),
@@ -98,6 +102,12 @@ def plan(call: Call) -> dict[str, Any]:
 
 def models(call: Call) -> dict[str, Any]:
     return call.service.models(refresh=call.query.flag("refresh"))
+
+
+def loras(call: Call) -> dict[str, Any]:
+    folders = lora_search_folders(host.model_folders())
+    found = [{"name": lora.name, "size": lora.size} for lora in find_loras(folders)]
+    return {"loras": found, "folders": [str(folder) for folder in folders]}
 
 
 def import_settings(call: Call) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError, SettingsError
+from ..planning.loras import lora_lines
 from ..settings import FIELDS, RenderSettings
-from ..wan_integration import model_search_folders
+from ..wan_integration import lora_search_folders, model_search_folders
 from . import host
 
 
@@ -35,6 +37,14 @@ def foreign_paths(settings: RenderSettings) -> list[SettingsError]:
                 "from another machine only files in this one's own folders may be named", where=name, got=path,
                 allowed=", ".join(str(place) for place in host.readable_folders()),
             ))  # fmt: skip
+    with suppress(SettingsError):  # a line that can't be read is told by whoever plans
+        for line in lora_lines(settings.loras):
+            if (Path(line.name).expanduser().is_absolute() or ".." in Path(line.name).parts) and not any(
+                _is_inside(line.name, place) for place in (*allowed, *lora_search_folders(host.model_folders()))
+            ):
+                errors.append(SettingsError(
+                    "from another machine a LoRA is named as the list of LoRAs has it", where="loras", got=line.name
+                ))  # fmt: skip
     return errors
 
 

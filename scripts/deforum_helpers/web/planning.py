@@ -16,6 +16,7 @@ from ..clips import clip_work
 from ..deforum_files import names_of_fields
 from ..errors import ModelError, ScheduleError, SettingsError
 from ..lead import lead_of
+from ..lora_files import used_loras
 from ..planning.prompts import prompt_segments
 from ..planning.seeds import resolve_seed
 from ..preflight import bytes_needed
@@ -23,6 +24,8 @@ from ..progress import UnitTimes, estimate_seconds, load_times, times_key, words
 from ..settings import FIELDS, RenderSettings, settings_from_dict, settings_to_dict
 from ..timeline import Clip, Plan, plan
 from ..variants import DEMO, VARIANTS, Variant
+from ..wan_integration import lora_search_folders
+from . import host
 from .faults import problem
 
 _MOST_CLIPS, _MOST_POINTS = 2000, 1200
@@ -76,6 +79,11 @@ def preview(
     settings, decided, more = _planned(settings, variant)
     more += [problem(error) for error in missing_files(settings)]
     notes += decided.notes if decided else []
+    if model and not any(error["field"] == "loras" for error in (*errors, *more)):
+        try:
+            notes += check_loras(settings, model)
+        except SettingsError as error:
+            more.append(problem(error))
     return Preview(settings, decided, model, tuple(notes), tuple(errors + more))
 
 
@@ -257,8 +265,10 @@ def check_planned(settings: RenderSettings, find: Callable[[RenderSettings], Mod
     Raises the first error.  A model that isn't there (yet) is no reason to refuse: its render will say so.
     """
     notes: list[str] = []
+    model: ModelInfo | None = None
     try:
-        variant = find(settings).row
+        model = find(settings)
+        variant = model.row
     except ModelError as error:
         notes = [f"model: {error.one_line()}"]
         if settings.model.strip() not in VARIANTS:
@@ -267,7 +277,13 @@ def check_planned(settings: RenderSettings, find: Callable[[RenderSettings], Mod
     plan(settings, variant, resolve_seed(settings.seed), lead_of(settings))
     for error in missing_files(settings):
         raise error
-    return notes
+    return notes + (check_loras(settings, model) if model else [])
+
+
+def check_loras(settings: RenderSettings, model: ModelInfo) -> list[str]:
+    """Look for the LoRAs and see whether they fit.  Returns notes on what in them doesn't.  Raises SettingsError."""
+    used = used_loras(settings, model, lora_search_folders(host.model_folders()))
+    return [f"loras: {lora.note}" for lora in used if lora.note]
 
 
 def missing_files(settings: RenderSettings) -> list[SettingsError]:
