@@ -14,21 +14,28 @@ from tab_pages import ROOT, opened, set_field, values
 
 pytestmark = pytest.mark.timeout(600)
 
-# Something else than the default for each field.
+# Something else than the default, for fields whose kind alone doesn't tell what that may be.
 OTHER = {
-    "prompts": '{"0": "a fox", "max_f/2": "an owl"}', "positive_prompt": "oil on canvas", "negative_prompt": "text",
-    "width": "64", "height": "48", "max_frames": "20", "fps": "8", "motion": "output", "model": "demo", "seed": "5",
-    "seed_behavior": "ladder", "seed_iter_n": "2", "seed_schedule": "0: (3)", "guidance_scale": "0: (5), 8: (2)",
-    "num_inference_steps": "4", "shift": "0: (2+t/10)", "solver": "unipc", "solver_schedule": '0: ("euler")',
-    "strength": "0: (0.5)", "continuity": "image", "context_frames": "4", "overlap_frames": "2", "window_frames": "13",
-    "init_image": "", "continue_from": "/out/20260101000000_settings.txt", "batch_name": "own", "codec": "libx265",
-    "crf": "20", "ffmpeg_preset": "slow", "soundtrack": "",
-    "skip_video_creation": True, "make_gif": True, "make_srt": False, "delete_imgs": True, "device": "cpu",
-    "dtype": "float32", "animation_mode": "3D", "zoom": "1.01", "angle": "0: (1)", "translation_x": "0: (t)",
-    "translation_y": "2", "translation_z": "0: (3)", "rotation_3d_x": "0.1", "rotation_3d_y": "0.2",
-    "rotation_3d_z": "0.3", "fov": "60", "transform_center_x": "0.4", "transform_center_y": "0.6", "border": "wrap",
-    "camera_strength": "0.9",
+    "prompts": '{"0": "a fox", "max_f/2": "an owl"}', "model": "demo", "device": "cpu", "seed_schedule": "0: (3)",
+    "solver_schedule": '0: ("euler")', "continue_from": "/out/20260101000000_settings.txt", "loras": "ink = 0: (0.2)",
 }  # fmt: skip
+
+
+def other(field) -> str | bool:
+    """A value that the field takes and that isn't its default, as a person types it."""
+    match field.kind:
+        case "bool":
+            return not field.default
+        case "choice":
+            return next(choice for choice in field.choices if choice != field.default)
+        case "int" | "float":
+            step = field.multiple if field.multiple > 1 else 1
+            first = step * 2 + field.remainder if field.multiple > 1 else field.default + step
+            return str(int(first if first <= field.maximum else field.minimum))
+        case "schedule":
+            low, high = field.minimum or 0, field.maximum or 4
+            return f"0: ({(low + high) / 4:g}), 8: ({high / 2:g})"
+    return "own"
 
 
 def test_every_field_stands_in_the_tab_once() -> None:
@@ -63,14 +70,15 @@ def planned(page) -> dict:
 
 
 def test_every_visible_field_changes_the_request(page, tmp_path) -> None:
-    picture, sound = tmp_path / "first.png", tmp_path / "sound.wav"
-    Image.new("RGB", (64, 48)).save(picture)
-    sound.write_bytes(b"RIFF")
-    other = {**OTHER, "init_image": str(picture), "soundtrack": str(sound)}
+    named = {"init_image": "first.png", "soundtrack": "sound.wav"}
+    Image.new("RGB", (64, 48)).save(tmp_path / "first.png")
+    (tmp_path / "sound.wav").write_bytes(b"RIFF")
+    files = {name: str(tmp_path / file) for name, file in named.items()}
     shown = set(page.evaluate("() => [...document.querySelectorAll('[data-field]')].map((one) => one.dataset.field)"))
-    assert shown == set(FIELDS) - set(UNSEEN) == set(other)
+    assert shown == set(FIELDS) - set(UNSEEN)
     page.click("role=tab[name=JSON]")
-    for name, value in other.items():
+    for name in sorted(shown):
+        value = files.get(name) or OTHER.get(name) or other(FIELDS[name])
         page.evaluate("() => window.deforumWan.resetForm()")
         before = values(page)
         set_field(page, name, value)
@@ -78,7 +86,7 @@ def test_every_visible_field_changes_the_request(page, tmp_path) -> None:
         assert {key for key in after if after[key] != before[key]} == {name}
         # What the server reads out of it is the value that was typed.
         read, wanted = settings_from_dict(after)[0], settings_from_dict({**before, name: value})[0]
-        assert getattr(read, name) == getattr(wanted, name) != getattr(settings_from_dict(before)[0], name)
+        assert getattr(read, name) == getattr(wanted, name) != getattr(settings_from_dict(before)[0], name), name
     page.click("role=tab[name=Table]")
 
 
