@@ -26,8 +26,15 @@
         dw.dialog = function (title, make, wide) {
             const before = document.activeElement;
             const close = () => {
+                document.removeEventListener("keydown", escape, true);
                 box.remove();
                 if (before && before.focus) before.focus();
+            };
+            // On the document: who clicked beside the controls has the focus nowhere in here.
+            const escape = (event) => {
+                if (event.key !== "Escape" || dw.app.lastElementChild !== box) return;
+                event.stopPropagation();
+                close();
             };
             const body = h("div.dw-dialog-body");
             const panel = h("div.dw-dialog" + (wide ? ".dw-wide" : ""), { role: "dialog", "aria-modal": "true", "aria-label": title },
@@ -37,13 +44,13 @@
             const box = h("div.dw-backdrop", {
                 onmousedown: (event) => event.target === box && close(),
                 onkeydown: (event) => {
-                    if (event.key === "Escape") close();
                     if (event.key === "Tab") keepFocus(event, panel);
                     event.stopPropagation();
                 },
             }, panel);
             dw.fill(body, make(close));
             dw.app.append(box);
+            document.addEventListener("keydown", escape, true);
             const first = body.querySelector("input, textarea, select, button") || panel.querySelector("button");
             first.focus();
             return close;

@@ -132,6 +132,15 @@ def test_menu_duplicate_rename_use_settings(page, standalone) -> None:
     page.wait_for_function("() => window.deforumWan.store.values.prompts.includes('a one')")
 
 
+def test_escape_closes_a_dialog_wherever_the_focus_is(page, standalone) -> None:
+    page.click("text=Add as grid…")
+    page.click(".dw-dialog p")  # on words: the focus is nowhere
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".dw-dialog", state="detached")
+    assert page.evaluate("() => document.activeElement.textContent") == "Add as grid…"
+
+
 def test_grid(page, standalone) -> None:
     page.click("text=Add as grid…")
     page.fill(".dw-grid-rows input >> nth=0", "5, 7-8")

@@ -18,7 +18,7 @@ from ..errors import (
     SetupError,
 )
 
-_IN_TEXT = re.compile(r", line \d+, column \d+$")  # where in a field's text
+_IN_TEXT = re.compile(r", line \d+(, column \d+)?$")  # where in a field's text
 
 
 class Refused(InputError):
@@ -47,7 +47,7 @@ def problem(error: BaseException) -> dict[str, Any]:
     keyframe, column = "", 0
     field = _IN_TEXT.sub("", error.where) if isinstance(error, InputError) else ""
     if isinstance(error, ScheduleError):
-        field, keyframe, column = error.field, error.keyframe, error.column
+        field, keyframe, column = _IN_TEXT.sub("", error.field), error.keyframe, error.column
     return _entry(
         kind=error.kind, message=error.one_line(), what=error.what, allowed=error.allowed, next_step=error.next_step,
         got="" if error.got is None else str(error.got)[:200], field=field, keyframe=keyframe, column=column,
