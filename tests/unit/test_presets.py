@@ -208,8 +208,8 @@ def test_a_newer_preset_is_left_alone(folder):
 
 
 def test_plain_settings_files_are_presets_too(folder):
-    write(folder, "exported", settings_to_dict(RenderSettings(width=640, shift="3", extra={"angle": "0: (1)"})))
-    write(folder, "deforum", {"W": 320, "cfg_scale_schedule": "0: (6)", "steps": 12, "sampler": "euler", "zoom": "1"})
+    write(folder, "exported", settings_to_dict(RenderSettings(width=640, shift="3", extra={"cn_1_model": "0: (1)"})))
+    write(folder, "deforum", {"W": 320, "cfg_scale_schedule": "0: (6)", "steps": 12, "sampler": "euler", "seq": 1})
     deforum, exported = folder.presets()
     assert deforum.settings == {
         "width": 320, "guidance_scale": "0: (6)", "num_inference_steps": 12, "solver": "euler",

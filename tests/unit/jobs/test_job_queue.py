@@ -18,9 +18,9 @@ from queue_world import PROMPTS, add, end, made, put_into_state, waiting
 
 
 def test_a_job_keeps_its_settings_and_resolves_its_seed_once(queue):
-    job = queue.add(made(width=640, extra={"angle": "0: (1)"}), name="  hills\n", batch="b1")
+    job = queue.add(made(width=640, extra={"cn_1_model": "0: (1)"}), name="  hills\n", batch="b1")
     assert (job.state, job.name, job.batch, job.attempts, job.timestring) == ("pending", "hills", "b1", 0, "")
-    assert job.render_settings() == made(width=640, extra={"angle": "0: (1)"}, seed=job.seed)
+    assert job.render_settings() == made(width=640, extra={"cn_1_model": "0: (1)"}, seed=job.seed)
     assert job == queue.job(job.id) and job.seed >= 0
     assert queue.add(made(seed=7)).seed == 7
     assert queue.add(made(seed=7), seed=9).seed == 9

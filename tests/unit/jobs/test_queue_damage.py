@@ -26,7 +26,7 @@ def filled(path: Path, count: int = 300) -> None:
         queue.add_many(NewJob(made(extra={"filler": "x" * 700}), f"job {n}") for n in range(count))
         job = queue.claim()
         queue.finish(job, Ending("done", files={"video": "/v.mp4"}))
-        queue.bookmark(min(5, count))
+        queue.bookmark(count)  # far behind the pages that are damaged
 
 
 def asides(path: Path) -> list[str]:
@@ -44,7 +44,7 @@ def test_damaged_pages_lose_only_their_jobs(tmp_path, page):
         assert len(queue.notices()) == 1, "found when it is opened, not in the night"
         total = queue.search(Search()).total
         assert 270 <= total < 300
-        assert queue.options.keep_jobs == 77 and queue.job(5).bookmark and queue.job(1).video == "/v.mp4"
+        assert queue.options.keep_jobs == 77 and queue.job(300).bookmark and queue.job(1).video == "/v.mp4"
         assert len(asides(path)) == 1 and f"Jobs saved: {total}" in queue.notices()[0]["text"]
         assert queue.add(made()).id == 301
         queue.dismiss_notices()

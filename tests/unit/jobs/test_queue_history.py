@@ -65,6 +65,18 @@ def test_worker_death_interrupts_and_resumes_if_set(queue):
     assert end(queue, queue.claim(), "interrupted", "worker_died", "killed").state == "pending"
 
 
+def test_a_clock_that_goes_back_years_loses_no_run_and_no_order(queue):
+    a, b = add(queue, 2)
+    job = queue.claim()
+    seen = queue.version()
+    queue._clock.now -= 1e9
+    assert queue.beat(job, '{"fraction": 0.5}') == "" and queue.version() != seen
+    assert queue.recover() == [] and queue.claim() is None
+    assert end(queue, job).finished < job.started
+    assert queue.claim().id == b
+    assert [found.id for found in queue.search(Search(states=("done",))).jobs] == [a]
+
+
 # History
 
 
@@ -113,7 +125,7 @@ def test_retention_spares_bookmarks_and_what_is_not_finished(queue):
 
 
 def test_export_and_import(queue, tmp_path):
-    queue.add(made(seed=3, extra={"angle": "0: (1)"}), name="日の出")
+    queue.add(made(seed=3, extra={"cn_1_model": "0: (1)"}), name="日の出")
     job = queue.claim()
     queue.record_files(job, {"folder": "/secret", "timestring": "t", "video": "/etc/passwd"})
     end(queue, job, "interrupted")
