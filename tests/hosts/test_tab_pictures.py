@@ -42,7 +42,7 @@ def shot(tmp_path):
         wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{name} is {wide} pixels wider than the window"
         picture = Image.open(BytesIO(page.screenshot(full_page=whole))).convert("RGB")
-        picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(folder / f"{name}.png", optimize=True)
+        picture.save(folder / f"{name}.png", optimize=True)
 
     return take
 
