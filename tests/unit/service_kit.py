@@ -69,8 +69,8 @@ def in_state(one, job_id, *states):
     return one.queue.job(job_id)
 
 
-def ask(app, method, path, body=None):
-    """One request straight into the app, without a server.  Returns (status, JSON)."""
+def ask(app, method, path, body=None, *, cut=False):
+    """One request straight into the app, without a server.  Returns (status, JSON).  cut: who asks is gone."""
     data, sent = b"" if body is None else json.dumps(body).encode(), []
     path, _, query = path.partition("?")
     headers = [(b"content-type", b"application/json")] if body is not None else []
@@ -79,7 +79,7 @@ def ask(app, method, path, body=None):
              "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}  # fmt: skip
 
     async def receive():
-        return {"type": "http.request", "body": data, "more_body": False}
+        return {"type": "http.disconnect"} if cut else {"type": "http.request", "body": data, "more_body": False}
 
     async def send(message):
         sent.append(message)

@@ -86,6 +86,11 @@ def test_a_fault_of_ours_is_an_answer_too(caplog):
     assert ask(one_route(lambda call: float("nan")), "POST", "/x/me", {})[0] == 500
 
 
+def test_who_leaves_in_the_middle_is_no_fault(caplog):
+    assert ask(one_route(lambda call: None), "POST", "/x/me", {}, cut=True) == (400, None)
+    assert caplog.text == ""
+
+
 def test_misspelt_fields_are_refused_but_where_the_original_takes_anything():
     seen = []
     assert ask(one_route(seen.append), "POST", "/x/me", {"knwon": 1})[1]["error"]["field"] == "knwon"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import anyio
 from fastapi import FastAPI
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..errors import DeforumWanError
@@ -128,6 +128,8 @@ async def _answer(route: Route, request: Request, service: Callable[[], Service]
         return await anyio.to_thread.run_sync(work, limiter=_limiter(request.app))
     except DeforumWanError as error:
         return error_response(error)
+    except ClientDisconnect:  # nobody is left to hear an answer
+        return Response(status_code=400)
     except Exception as error:
         log.exception("%s %s failed", request.method, request.url.path)
         return error_response(error)
