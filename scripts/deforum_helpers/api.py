@@ -13,14 +13,14 @@ from fastapi import FastAPI
 
 from .errors import DeforumWanError
 from .web import run_now
-from .web.app_routes import BASE, app_routes
+from .web.address import BASE
+from .web.app_routes import app_routes
 from .web.deforum_api import OTHER_PREFIX, PREFIX, deforum_routes
-from .web.guard import page_token
 from .web.host import flag
 from .web.routes import add_routes
 from .web.service import Service, the_service
 
-__all__ = ["BASE", "on_app_started", "page_config", "register"]
+__all__ = ["BASE", "on_app_started", "register"]
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,3 @@ def _is_taken(app: FastAPI) -> bool:
     """Whether somebody else answers to Deforum's paths; ours bear our tag."""
     others = (route for route in app.routes if _TAG not in (getattr(route, "tags", None) or []))
     return any(str(getattr(route, "path", "")).startswith(f"{PREFIX}/") for route in others)
-
-
-def page_config() -> dict[str, str]:
-    """What the page code needs: where the API is, and the token that shows it was given this page."""
-    return {"api": BASE, "token": page_token()}

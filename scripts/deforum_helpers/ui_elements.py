@@ -12,8 +12,10 @@ from typing import Any
 
 from . import gradio_compat
 from .settings import FIELDS
+from .ui.fields import field_facts
 from .ui.layout import UNSEEN, layout_facts
-from .ui.page import failure_html, page_html
+from .ui.page import failure_html, page_html, words_for
+from .web.address import BASE, TOKEN_HEADER, page_address, page_token
 
 __all__ = ["build_page", "on_ui_tabs", "register"]
 
@@ -49,11 +51,8 @@ def build_page() -> Any:
 
 def page_config() -> dict[str, Any]:
     """What the page code begins with: where the routes are, the fields, and where each one stands."""
-    from . import api
-    from .web.views import field_facts
-
     facts = [field for field in field_facts() if field["name"] not in UNSEEN]
-    return {**api.page_config(), "fields": facts, "defaults": _defaults(), **layout_facts()}
+    return {**page_address(), "fields": facts, "defaults": _defaults(), **layout_facts()}
 
 
 def _defaults() -> dict[str, Any]:
@@ -63,11 +62,27 @@ def _defaults() -> dict[str, Any]:
 def on_app_started(demo: Any, app: Any) -> None:
     """Add the routes.  A fault there must not keep the WebUI's other extensions from hearing of the app."""
     try:
-        from . import api
+        from . import api  # the queue and all that renders: not paid for while the tab is built
 
         api.on_app_started(demo, app)
-    except Exception:
+    except Exception as error:
         log.exception("Deforum Wan: its routes could not be added, so the tab can't do anything")
+        _answer_with(app, f"Deforum Wan could not be started: {words_for(error)}")
+
+
+def _answer_with(app: Any, words: str) -> None:
+    """Have the routes that are missing say why they are: the page shows it.  Strangers are told the status only."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+
+    async def answer(request: Request) -> JSONResponse:
+        told = words if request.headers.get(TOKEN_HEADER, "") == page_token() else ""
+        return JSONResponse({"error": {"field": "", "message": told}}, 503)
+
+    routes = app.router.routes
+    ours = sum(str(getattr(route, "path", "")).startswith(BASE) for route in routes)  # they stand first
+    app.router.add_route(f"{BASE}/{{path:path}}", answer, methods=["GET", "POST", "DELETE"], include_in_schema=False)
+    routes.insert(ours, routes.pop())
 
 
 def on_ui_settings() -> None:

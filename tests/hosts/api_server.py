@@ -33,12 +33,12 @@ def main() -> None:
         sys.modules["modules.shared"].opts.gradio_allowed_path = []
 
     from deforum_helpers import api
-    from deforum_helpers.web import service
+    from deforum_helpers.web import address, service
 
     if not asked.get("broken_data"):
         service._service = service.Service(folder / "data", worker=FakeRenderer())
     if asked.get("tell_token"):
-        print(f"token {api.page_config()['token']}", flush=True)
+        print(f"token {address.page_token()}", flush=True)
     if asked.get("page"):
         app, port = page(asked)
     else:

@@ -29,8 +29,8 @@ class WebUI:
     """One running server.  python: of a host's environment; "" = standalone, on the Python that runs the tests."""
 
     def __init__(self, python: str, folder: Path, *more: str) -> None:
-        self.folder, self.port = folder, _free_port()
-        self.log = folder / "server.log"
+        self.folder, self.port = folder, free_port()
+        self.log, self.is_host = folder / "server.log", bool(python)
         if python:
             words = [python, str(HERE / "fake_webui.py"), str(self.port), str(folder / "data"), *more]
         else:
@@ -41,7 +41,7 @@ class WebUI:
             stdin=subprocess.PIPE,
             stdout=self._out,
             stderr=subprocess.STDOUT,
-            env=_environment(folder),
+            env=environment(folder),
             cwd=folder,
         )
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -50,19 +50,31 @@ class WebUI:
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError, ValueError):
-                self.ask("GET", "state")
+            with contextlib.suppress(OSError, ValueError, KeyError):  # KeyError: served, but not all routes are there
+                self.ask("GET", "/fake-host/state" if self.is_host else "state")["made" if self.is_host else "version"]
                 return
             time.sleep(0.3)
         raise AssertionError(f"the server did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One of our routes, without the page."""
+        """One of our routes, without the page; with a slash in front, one of the host's."""
+        path = path if path.startswith("/") else f"/deforum-wan/api/{path}"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             data = None if body is None else json.dumps(body)
-            connection.request(method, f"/deforum-wan/api/{path}", data, {"Content-Type": "application/json"})
+            connection.request(method, path, data, {"Content-Type": "application/json"})
             return json.loads(connection.getresponse().read())
+
+    def reload(self) -> float:
+        """What "Reload UI" does in a host.  Returns the seconds until the new page is served."""
+        made, began = self.ask("GET", "/fake-host/state")["made"], time.monotonic()
+        self.ask("POST", "/fake-host/reload")
+        while time.monotonic() - began < START_SECONDS:
+            with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+                if self.ask("GET", "/fake-host/state")["made"] > made:
+                    return time.monotonic() - began
+            time.sleep(0.1)
+        raise AssertionError(f"it did not come back:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def stop(self) -> None:
         self.process.stdin.close()
@@ -75,7 +87,7 @@ class WebUI:
         self._out.close()
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DEFORUM_WAN_DATA"))}
     if importlib.util.find_spec("torch") and "DEFORUM_WAN_WORKER_PYTHON" not in kept:
         kept["DEFORUM_WAN_WORKER_PYTHON"] = sys.executable
@@ -86,7 +98,7 @@ def _environment(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from deforum_helpers.errors import OutOfDeviceMemory, SetupError
+from deforum_helpers.errors import OutOfDeviceMemory, RenderCancelled, RenderError, SetupError
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.web import host
 from fake_hosts import install
@@ -138,6 +138,32 @@ def test_interrupt_in_the_webui_stops_and_keeps(service, monkeypatch, tmp_path):
     assert not fake.lock.locked()
     assert ("put back", "the model") in fake.told
     assert fake.state.interrupted is False
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        (None, "done"), (RenderError("nan"), "failed"), (OutOfDeviceMemory("full"), "failed"),
+        (SetupError("broken"), "failed"), (RenderCancelled("stopped"), "cancelled"), (ZeroDivisionError(), "failed"),
+    ],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_the_webui_gets_its_turn_back_whatever_comes(fault, state, service, monkeypatch, tmp_path):
+    fake, seen = install(monkeypatch, tmp_path, "forge"), []
+
+    class Watching(FakeRenderer):
+        def run(self, request, on_event=None, cancel=None):
+            seen.append((fake.lock.locked(), "unloaded" in fake.told, fake.state.job))
+            return super().run(request, on_event, cancel)
+
+    one = service(Watching({0: fault} if fault else {}))
+    job_id = one.add([SETTINGS]).jobs[0].id
+    task = f"task(deforum-wan-{job_id})"
+    assert in_state(one, job_id, "done", "failed", "cancelled", "interrupted").state == state
+    assert seen[0] == (True, True, task)
+    wait_until(lambda: not fake.lock.locked())
+    assert fake.state.calls == [("begin", task), ("end", task)]
+    assert fake.told[-1] == ("finished", task)
 
 
 def test_a_job_waits_for_the_webuis_own_work(service, monkeypatch, tmp_path):

@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from deforum_helpers.web import guard
+from deforum_helpers.web import address
 from deforum_helpers.web.faults import Refused
 from deforum_helpers.web.guard import check_request, is_local, is_loopback
 from fake_hosts import install
@@ -104,7 +104,7 @@ def test_the_login_of_a_page_that_is_mounted(monkeypatch):
 
 def test_the_pages_token(monkeypatch, tmp_path):
     install(monkeypatch, tmp_path, "forge", api_auth="me:secret")
-    token = guard.page_token()
+    token = address.page_token()
     assert len(token) > 20
     assert allowed(request(x_deforum_wan_token=token)) == 200
     assert allowed(request(query=b"token=" + token.encode())) == 200

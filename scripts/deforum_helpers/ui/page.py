@@ -21,13 +21,18 @@ def page_html(config: dict[str, Any]) -> str:
     )
 
 
+def words_for(error: BaseException) -> str:
+    """An error in one line; a fault of the program with its kind in front."""
+    if isinstance(error, DeforumWanError):
+        return error.one_line()
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def failure_html(error: BaseException) -> str:
     """What the tab shows if it can't be built: what is wrong, and what to do."""
-    expected = isinstance(error, DeforumWanError)
-    words = error.one_line() if expected else " ".join(f"{type(error).__name__}: {error}".split())
-    rest = "" if expected else " The console has the whole of it; please report it with that."
+    rest = "" if isinstance(error, DeforumWanError) else " The console has the whole of it; please report it with that."
     return (
         f'<div id="{ROOT_ID}" class="dw-root" data-ready="1"><div class="dw-banner dw-bad">'
         "<b>Deforum Wan could not build its tab.</b> "
-        f"<span>{escape(words)}</span>{rest} Queued jobs are kept.</div></div>"
+        f"<span>{escape(words_for(error))}</span>{rest} Queued jobs are kept.</div></div>"
     )

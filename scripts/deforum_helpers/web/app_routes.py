@@ -37,14 +37,15 @@ from ..planning.picture import WIDTH
 from ..presets import preset_values
 from ..queue_store.jobs import parsed
 from ..settings import FIELDS, settings_to_text
+from ..ui.fields import field_facts
 from ..wan_integration import close_shared_worker, lora_search_folders
 from . import host
+from .address import BASE
 from .queue_routes import queue_routes
 from .routes import Call, Reply, Route
 from .uploads import upload_routes
-from .views import field_facts, preset_facts
+from .views import preset_facts
 
-BASE = "/deforum-wan/api"
 _SETTINGS = {"settings": "a settings object, ours or Deforum's"}
 
 

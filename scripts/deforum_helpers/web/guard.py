@@ -19,18 +19,11 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from . import host
+from .address import TOKEN_HEADER, TOKEN_QUERY, page_token
 from .faults import Refused
 
-TOKEN_HEADER, TOKEN_QUERY = "x-deforum-wan-token", "token"
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _PAGE_MODES = ("cors", "same-origin", "no-cors")
-
-_token = secrets.token_urlsafe(24)
-
-
-def page_token() -> str:
-    """What the tab's page sends along: only who was shown the page has it.  Another one in each process."""
-    return _token
 
 
 def check_request(request: Request) -> None:
@@ -106,7 +99,7 @@ def _has_password(request: Request) -> bool:
     if not known and not pages:
         return True
     token = request.headers.get(TOKEN_HEADER, "") or request.query_params.get(TOKEN_QUERY, "")
-    if token and _equal(token, _token):
+    if token and _equal(token, page_token()):
         return True
     if name_and_password := _basic(request):
         name, password = name_and_password

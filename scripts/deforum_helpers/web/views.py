@@ -166,19 +166,6 @@ def preset_facts(preset: Preset) -> dict[str, Any]:
     }
 
 
-def field_facts() -> list[dict[str, Any]]:
-    """The fields of the settings, as a form or a program needs them."""
-    return [
-        {
-            "name": field.name, "kind": field.kind, "group": field.group, "default": field.default,
-            "hint": field.hint, "allowed": field.allowed, "choices": list(field.choices), "minimum": field.minimum,
-            "maximum": field.maximum, "multiple": field.multiple, "deforum": list(field.deforum),
-        }
-        for field in FIELDS.values()
-        if field.name != "extra"
-    ]  # fmt: skip
-
-
 def ours(settings: dict[str, Any]) -> dict[str, Any]:
     """A job's settings by our own names, as a form fills itself from."""
     parsed, _ = settings_from_dict(settings)
