@@ -119,6 +119,8 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         dtype=settings.dtype,
         memory=settings.memory,
         weights_dtype=settings.weights_dtype,
+        attention=settings.attention,
+        compile=settings.compile,
         step_cache=settings.step_cache,
         guidance_mode=settings.guidance_mode,
     )

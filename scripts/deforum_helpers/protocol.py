@@ -70,6 +70,7 @@ class ClipRequest:
     weights_dtype: "auto", "fp8" or "fp8-matmul", of the backbone.
     step_cache: relative drift up to which a step's velocity is guessed from those before; 0 = every step is computed.
     guidance_mode: "cfg" or "cfg-zero".
+    attention: "auto" or "sage".  compile: the backbone's blocks; like memory, it only moves rounding errors.
     frames_file: npy uint8 [frames, height, width, 3], the frames that the new latents add.
     """
 
@@ -111,6 +112,8 @@ class ClipRequest:
     weights_dtype: str = "auto"
     step_cache: float = 0.0
     guidance_mode: str = "cfg"
+    attention: str = "auto"
+    compile: bool = False
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.
@@ -119,8 +122,9 @@ class ClipRequest:
         of its shot stale, while a moved job folder makes none.
         """
         decisive = dataclasses.asdict(self)
-        for name in ("id", "latents_file", "frames_file", "overlap_file", "preview_file", "preview_seconds", "memory"):
+        for name in ("id", "latents_file", "frames_file", "overlap_file", "preview_file", "preview_seconds"):
             del decisive[name]
+        del decisive["memory"], decisive["compile"]
         decisive["stream"] = [(part.first, part.count) for part in self.stream]
         for name, alone in (("guide_file", "guide_strength"), ("context_file", "drop_frames")):
             decisive[name] = bool(decisive[name])

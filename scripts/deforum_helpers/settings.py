@@ -255,6 +255,13 @@ class RenderSettings:
         "choice", _MACHINE, "auto", choices=("auto", "fp8", "fp8-matmul"),
         hint="fp8: half the memory; fp8-matmul: faster too, from RTX 40 on. They change the picture slightly.",
     )  # fmt: skip
+    attention: str = _field(
+        "choice", _MACHINE, "auto", choices=("auto", "sage"),
+        hint="auto: the fastest exact one; sage: SageAttention, if installed, which changes the picture slightly.",
+    )  # fmt: skip
+    compile: bool = _field(
+        "bool", _MACHINE, False, "Compile the backbone's blocks: a minute once, then faster steps on GPUs."
+    )
     step_cache: float = _field(
         "float", _MACHINE, 0.0, minimum=0, maximum=1,
         hint="Guesses steps that change little: 0.1 saves half of 40 and changes the picture slightly; 0: none.",

@@ -83,7 +83,7 @@ class Service:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self._key: tuple[str, ...] = ("",)
+        self._key: tuple[object, ...] = ("",)
         self._pipeline = None
         self._level: int | None = None  # of the memory ladder, where an out-of-memory has pushed us down it
 
@@ -157,8 +157,10 @@ class Service:
         from .wan_flow_matching import WanFlowMatchingPipeline
 
         clip = request if isinstance(request, ClipRequest) else None
-        memory, weights = (clip.memory, clip.weights_dtype) if clip else ("auto", "auto")
-        key = (request.model, request.device, request.dtype, memory, weights)
+        memory, ways = clip.memory if clip else "auto", {}
+        if clip:
+            ways = {"weights_dtype": clip.weights_dtype, "attention": clip.attention, "compile": clip.compile}
+        key = (request.model, request.device, request.dtype, memory, *ways.values())
         if key != self._key or self._pipeline is None:
             if key != self._key and self._key[0]:
                 self._level = None  # another model: its own plan
@@ -170,7 +172,7 @@ class Service:
 
             level = BEGIN_AT[memory] if self._level is None else self._level
             size = (clip.latent_frames, clip.height, clip.width) if clip else None
-            parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, weights))
+            parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, **ways))
             self._pipeline = WanFlowMatchingPipeline(parts)
             self._key = key
         return self._pipeline

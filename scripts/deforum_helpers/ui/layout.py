@@ -61,7 +61,7 @@ SECTIONS = (
     ),
     Section(
         "machine", "Memory and speed", "where the model runs, how precisely, and what may be saved",
-        ("device", "dtype", "memory", "weights_dtype", "step_cache", "guidance_mode"),
+        ("device", "dtype", "memory", "weights_dtype", "attention", "compile", "step_cache", "guidance_mode"),
     ),
 )  # fmt: skip
 
@@ -125,6 +125,8 @@ LABELS = {
     "dtype": "Precision",
     "memory": "Memory",
     "weights_dtype": "Weights",
+    "attention": "Attention",
+    "compile": "Compile",
     "step_cache": "Step cache",
     "guidance_mode": "Guidance mode",
 }

@@ -15,6 +15,7 @@ import torch
 from ..model_files import ModelInfo, PartInfo, inspect_model
 from ..variants import VAES, Variant
 from .attention import pick_attention
+from .compiling import CompiledBlocks
 from .dit import DitConfig, WanFlowMatchingModel, WanSelfAttention
 from .eight_bit import check_multiply, is_eight_bit, narrowed, to_eight_bit
 from .image_encoder import ImageEncoder, ImageEncoderConfig
@@ -53,11 +54,14 @@ class LoadOptions:
 
     size: latent frames, height and width to plan memory for, None = the variant's own.
     level: of the memory ladder, None = what fits.  weights_dtype: of eight_bit.WEIGHTS.
+    attention: see pick_attention.  compile: the backbone's blocks.
     """
 
     size: tuple[int, int, int] | None = None
     level: int | None = None
     weights_dtype: str = "auto"
+    attention: str = "auto"
+    compile: bool = False
 
 
 def load_parts(model: str, machine: Machine, on_loading: OnLoading, options: LoadOptions = LoadOptions()) -> Parts:
@@ -94,7 +98,9 @@ def _load_dits(
     home = torch.device("cpu") if rung.stream_dit or rung.experts_take_turns else machine.device
 
     def load(part: PartInfo) -> tuple[WanFlowMatchingModel, LoraMix]:
-        dit = load_dit(part, info.row, machine, home, weights_dtype=options.weights_dtype)
+        dit = load_dit(
+            part, info.row, machine, home, weights_dtype=options.weights_dtype, attention=options.attention
+        )
         stream = stream_blocks(dit, [*dit.blocks], machine.device) if rung.stream_dit else None
         return dit, LoraMix(dit, stream)
 
@@ -102,6 +108,8 @@ def _load_dits(
     dits, mixes = zip(*(_timed(on_loading, name, info, load) for name in names), strict=True)
     if rung.experts_take_turns:
         TakingTurns(dits, machine.device)
+    if options.compile:
+        CompiledBlocks(cache_folder() / "compiled", on_loading).install(dits)
     return dits, mixes
 
 
@@ -137,11 +145,17 @@ def _needs(info: ModelInfo, machine: Machine, options: LoadOptions) -> Needs:
 
 
 def load_dit(
-    part: PartInfo, variant: Variant, machine: Machine, home: torch.device | None = None, *, weights_dtype: str = "auto"
+    part: PartInfo,
+    variant: Variant,
+    machine: Machine,
+    home: torch.device | None = None,
+    *,
+    weights_dtype: str = "auto",
+    attention: str = "auto",
 ) -> WanFlowMatchingModel:
     """The backbone of a variant, with the fastest attention this machine has.
 
-    home: where its weights are put, None = the machine's device.  weights_dtype: of eight_bit.WEIGHTS.
+    home: where its weights are put, None = the machine's device.  weights_dtype, attention: see LoadOptions.
     """
     home, dtype = home or machine.device, dit_dtype(machine.dtype)
 
@@ -155,10 +169,10 @@ def load_dit(
             dit = to_eight_bit(build(), multiply=weights_dtype == "fp8-matmul")
         state = narrowed(load_state(part, home, dtype, keep_eight_bit=True))
         dit = load_into(dit, state, where=part.files[0]).eval().requires_grad_(False)
-    attention = pick_attention(machine.device, machine.dtype, variant.head_dim)
+    kernel = pick_attention(machine.device, machine.dtype, variant.head_dim, attention)
     for module in dit.modules():
         if isinstance(module, WanSelfAttention):
-            module.attend = attention.run
+            module.attend = kernel.run
     return dit
 
 
