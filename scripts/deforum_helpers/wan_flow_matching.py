@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import InputError, ModelError, OutOfDeviceMemory
 from .protocol import ClipRequest, LoraUse, StreamPart
-from .wan.clip_files import load_latents, save_frames, save_latents, to_pixels
+from .wan.clip_files import Pixels, leave_device, load_latents, save_frames, save_latents
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
 from .wan.guide import begin_later, guide_latents, load_frames
 from .wan.image_condition import image_channels, vace_context
@@ -233,8 +232,8 @@ class WanFlowMatchingPipeline:
             )  # fmt: skip
         return fresh, tail
 
-    def decode(self, request: ClipRequest, latents: Tensor, on_decode: OnDecode) -> Iterator[np.ndarray]:
-        """Decode a clip's latents [1, z, new, h, w] on from its stream; yields uint8 [f, H, W, 3].
+    def decode(self, request: ClipRequest, latents: Tensor, on_decode: OnDecode) -> Iterator[Pixels]:
+        """Decode a clip's latents [1, z, new, h, w] on from its stream; yields its frames on their way to the host.
 
         The decoder remembers the stream's last frames.  If it last decoded something else (another shot, or this is
         a new process), it goes through the stream again first, in the same chunks, so the result is the same.
@@ -243,7 +242,7 @@ class WanFlowMatchingPipeline:
         state = self.decoder_state(request.stream)
         drop, done = request.drop_frames, 0
         for frames in self.vae.decode(latents, state):
-            pixels = to_pixels(frames)[drop:]
+            pixels = leave_device(frames[:, :, drop:])
             drop = max(0, drop - frames.shape[2])
             done += 1 if frames.shape[2] == 1 else frames.shape[2] // TEMPORAL_STRIDE
             on_decode(done)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError, OutputError
+
+Pixels = Callable[[], np.ndarray]  # waits for frames that are on their way from the device
+
+_WAITING = 2
 
 
 @contextlib.contextmanager
@@ -76,17 +82,56 @@ def load_latents(path: Path, name: str = "latents", fingerprint: str = "") -> Te
 
 def to_pixels(frames: Tensor) -> np.ndarray:
     """[1, 3, F, H, W] in [-1, 1] -> uint8 [F, H, W, 3]."""
-    return frames[0].permute(1, 2, 3, 0).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return _rounded(frames).cpu().numpy()
 
 
-def save_frames(path: Path, chunks: Iterator[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    """Write uint8 frames [F, H, W, 3] chunk by chunk into one .npy file, so that a long clip needs no memory."""
+def _rounded(frames: Tensor) -> Tensor:
+    return frames[0].permute(1, 2, 3, 0).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def leave_device(frames: Tensor) -> Pixels:
+    """Begin to bring frames [1, 3, F, H, W] in [-1, 1] to the host; the result waits for them, uint8 [F, H, W, 3].
+
+    On a GPU the next chunk's work can be queued before these have arrived.
+    """
+    if frames.device.type != "cuda":
+        pixels = to_pixels(frames)
+        return lambda: pixels
+    there = _rounded(frames)
+    here = torch.empty(there.shape, dtype=torch.uint8, pin_memory=True)
+    here.copy_(there, non_blocking=True)
+    arrived = torch.cuda.current_stream(frames.device).record_event()
+
+    def wait() -> np.ndarray:
+        arrived.synchronize()
+        return here.numpy()
+
+    return wait
+
+
+def save_frames(path: Path, chunks: Iterator[Pixels], shape: tuple[int, int, int, int]) -> None:
+    """Write uint8 frames [F, H, W, 3] chunk by chunk into one .npy file, so that a long clip needs no memory.
+
+    Chunks are written on a thread of their own while the next is decoded; at most _WAITING wait for the disk.
+    """
     with replacing(path) as part:
         target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
         position = 0
-        for chunk in chunks:
-            target[position : position + len(chunk)] = chunk
-            position += len(chunk)
+
+        def write(target: np.ndarray, chunk: Pixels) -> None:
+            nonlocal position  # only the one writing thread touches it until all is written
+            pixels = chunk()
+            target[position : position + len(pixels)] = pixels
+            position += len(pixels)
+
+        with ThreadPoolExecutor(1, thread_name_prefix="frames") as writer:
+            waiting: deque[Future[None]] = deque()
+            for chunk in chunks:
+                waiting.append(writer.submit(write, target, chunk))
+                if len(waiting) > _WAITING:
+                    waiting.popleft().result()
+            for future in waiting:
+                future.result()
         assert position == shape[0], f"{position} frames decoded, {shape[0]} expected"
         target.flush()
         del target
