@@ -2,7 +2,7 @@
 """Writes the parts of the documentation that the code itself knows.
 
 python tools/write_docs.py            print the file tree
-python tools/write_docs.py --write    put it into README.md between its two marks, and write docs/settings.md
+python tools/write_docs.py --write    put it into README.md between its marks, write docs/settings.md and docs/speed.md
 """
 
 from __future__ import annotations
@@ -121,11 +121,20 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def speed_page() -> str:
+    """docs/speed.md: what was measured, as the benchmarks left it."""
+    sys.path.insert(0, str(ROOT / "bench"))
+    import speed_page
+
+    return speed_page.page()
+
+
 def main() -> None:
     if "--write" in sys.argv[1:]:
         readme = ROOT / "README.md"
         readme.write_text(with_tree(readme.read_text(encoding="utf-8")), encoding="utf-8")
         (ROOT / "docs" / "settings.md").write_text(settings_page(), encoding="utf-8")
+        (ROOT / "docs" / "speed.md").write_text(speed_page(), encoding="utf-8")
     else:
         print(tree())
 

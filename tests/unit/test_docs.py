@@ -42,6 +42,11 @@ def test_the_settings_page_is_true() -> None:
     assert page == _tool().settings_page(), "run: python tools/write_docs.py --write"
 
 
+def test_the_speed_page_is_true() -> None:
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert page == _tool().speed_page(), "run: python tools/write_docs.py --write"
+
+
 def test_nothing_large_is_tracked() -> None:
     try:
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
