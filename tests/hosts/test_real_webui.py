@@ -2,7 +2,7 @@
 
 Skipped unless a tree is named:  DEFORUM_WAN_FORGE=<Forge's folder>, DEFORUM_WAN_REFORGE, DEFORUM_WAN_A1111.  Its Python
 is <folder>/venv's, or the one that DEFORUM_WAN_FORGE_PYTHON (and so on) names; it must have what the WebUI needs.
-docs/hosts.md says how such a Python was made, and what came of it.  The tree is only read: data go elsewhere.
+docs/hosts.md says what such a tree needs, and what came of it.  The tree is only read: data go elsewhere.
 """
 
 from __future__ import annotations
