@@ -259,7 +259,8 @@ class Head(nn.Module):
         """x [B, L, d], time [B, n, d] (the embedding itself, not its projection) -> [B, L, out_dim * 4]."""
         shift, scale = (self.modulation.float() + time[:, :, None]).unbind(2)
         y = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
-        return self.head(modulate(y, shift, scale).to(x.dtype))
+        y = modulate(y, shift, scale)
+        return self.head(y.to(self.head.weight.dtype))  # in float32, as officially, whatever the blocks are in
 
 
 class WanFlowMatchingModel(nn.Module):
