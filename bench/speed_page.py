@@ -18,7 +18,7 @@ near or above the number of cores only the ratios mean something.
 
 _COMMANDS = """## Commands
 
-    python bench/against_diffusers.py               # the tables below; on a GPU: 1.3B and 14B, 480p and 720p
+    python bench/against_diffusers.py               # the tables above; on a GPU: 1.3B and 14B, 480p and 720p
     python bench/options.py --pictures FOLDER       # what the options that change the picture save and change
     python bench/startup.py                         # a worker's start, its second job, a prompt seen before
     python -m pytest tests/parity/test_offload.py   # the memory ladder; on a GPU with the allocator capped
