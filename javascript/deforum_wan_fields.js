@@ -43,7 +43,7 @@
             if (options.plain) return plainNumber(field, id);
             if (field.kind === "bool") return checkbox(field, id);
             if (field.kind === "choice") return choice(field, id);
-            if (field.kind === "schedule" || options.lines) return area(field, id, options.lines || 2);
+            if (field.kind === "schedule" || field.kind === "files" || options.lines) return area(field, id, options.lines || 2);
             return line(field, id);
         }
 

@@ -41,7 +41,7 @@ def _variant(settings: RenderSettings) -> Variant:
     """The row to plan for: of the model, or by its name alone where its weights aren't there."""
     wanted = settings.model.strip()
     try:
-        return find_model(wanted, model_search_folders(), picture=bool(settings.init_image)).row
+        return find_model(wanted, model_search_folders(), picture=settings.starts_from_picture).row
     except ModelError:
         if wanted in VARIANTS:
             return VARIANTS[wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from .preflight import beside, check_render, find_model
 from .progress import words_for_seconds
 from .render_wan import RenderResult, earlier_job, render_wan
 from .settings import RenderSettings, apply_overrides, load_settings
+from .settings_fields import named_files
 from .wan_integration import (
     close_shared_worker,
     kill_shared_worker,
@@ -108,7 +110,7 @@ def _render(
 def _wanted(file: Path, arguments: argparse.Namespace) -> Wanted:
     settings, notes = read_settings(file, arguments)
     folders = model_search_folders()
-    return Wanted(file, settings, find_model(settings.model, folders, picture=bool(settings.init_image)), notes)
+    return Wanted(file, settings, find_model(settings.model, folders, picture=settings.starts_from_picture), notes)
 
 
 def read_settings(file: Path, arguments: argparse.Namespace) -> tuple[RenderSettings, list[str]]:
@@ -119,6 +121,9 @@ def read_settings(file: Path, arguments: argparse.Namespace) -> tuple[RenderSett
     settings, notes = load_settings(file)
     settings = apply_overrides(settings, dict(_change(text) for text in arguments.changes))
     paths = {name: beside(getattr(settings, name), file.parent) for name in ("init_image", "soundtrack")}
+    images = named_files(settings.init_images, "init_images")
+    pictures = {key: beside(path, file.parent) for key, path in images.items()}
+    paths["init_images"] = json.dumps(pictures) if pictures else ""
     model = arguments.model or settings.model
     if not arguments.model and len(Path(model).parts) > 1:  # a bare word is a model's name first
         model = beside(model, file.parent)

@@ -10,8 +10,8 @@ import hashlib
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 class Job:
     """One render, with everything decided.
 
-    identity: of the weights; image_sha256: of settings.init_image; lead: of settings.continue_from.
+    identity: of the weights; pictures: path -> sha256 of those given; lead: of settings.continue_from.
     loras: the files of settings.loras.
     """
 
@@ -48,7 +48,7 @@ class Job:
     model: ModelInfo
     identity: str
     files: JobFiles
-    image_sha256: str = ""
+    pictures: Mapping[str, str] = field(default_factory=dict)
     lead: Lead | None = None
     loras: tuple[UsedLora, ...] = ()
 
@@ -82,10 +82,11 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
     settings, files = job.settings, job.files
     defaults = job.model.row.defaults
     low_noise = None if settings.guidance_scale.strip() else defaults.low_noise_guidance_scale
-    picture = "" if clip.start != "image" or clip.dropped_frames else job.image_sha256
+    picture, end_picture = (job.pictures[path] if path else "" for path in (clip.picture, clip.end_picture))
     loras = [(lora, strength) for name, strength in clip.loras for lora in job.loras if lora.name == name]
     weights = [job.identity, *(lora.identity for lora, _ in loras)] if loras else job.identity
-    history = json.dumps([weights, former, picture, clip.native_start, *_camera_facts(job, clip)])
+    facts = [weights, former, picture, clip.native_start, *_camera_facts(job, clip)]
+    history = json.dumps([*facts, end_picture] if end_picture else facts)
     return ClipRequest(
         id=f"{files.timestring}-{clip.index}-{uuid.uuid4().hex}",
         model=job.model.reference,
@@ -109,6 +110,7 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         overlap_latents=clip.overlap_latents,
         overlap_file=str(files.latents(clip.index - 1)) if clip.overlap_latents else "",
         init_image=_start_picture(job, clip),
+        end_image=_absolute(clip.end_picture),
         low_noise_guidance=() if low_noise is None else (low_noise,) * clip.latent_frames,
         drop_frames=clip.dropped_frames,
         context_file=str(files.context(clip.index)) if clip.start == "frames" else "",
@@ -138,7 +140,11 @@ def _camera_facts(job: Job, clip: Clip) -> list[Any]:
 def _start_picture(job: Job, clip: Clip) -> str:
     if clip.start != "image":
         return ""
-    return str(job.files.init_image(clip.index) if clip.dropped_frames else Path(job.settings.init_image).absolute())
+    return str(job.files.init_image(clip.index)) if clip.dropped_frames else _absolute(clip.picture)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
 
 
 def stream_before(job: Job, clip: Clip) -> tuple[StreamPart, ...]:

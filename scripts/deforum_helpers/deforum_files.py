@@ -22,7 +22,7 @@ SAMPLERS = {
     "dpm++ 2s a": "dpm++", "dpm++ 2s a karras": "dpm++",
 }  # fmt: skip
 
-_SWITCHES = ("use_init", "enable_steps_scheduling", "enable_sampler_scheduling", "add_soundtrack")
+_SWITCHES = ("use_init", "use_looper", "enable_steps_scheduling", "enable_sampler_scheduling", "add_soundtrack")
 # What moves its camera, and what of that has no counterpart here.
 _CAMERA = (
     "angle", "zoom", "translation_x", "translation_y", "translation_z", "rotation_3d_x", "rotation_3d_y",
@@ -34,7 +34,6 @@ _INSTEAD = {
     "frame_interpolation_engine": "frames are retimed to fps instead",
     "parseq_manifest": "write its values as schedules",
     "resume_from_timestring": "use --resume",
-    "use_looper": "guided images are not read",
     "override_settings_with_file": "each file is a job of its own",
 }
 _MOST_NAMED = 12
@@ -103,6 +102,8 @@ def untranslate(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[
             continue
         if name == "init_image":
             written["use_init"] = bool(value)
+        elif name == "init_images":
+            written["use_looper"] = bool(value)
         elif name == "soundtrack":
             written["add_soundtrack"] = "File" if value else "None"
         elif name == "solver_schedule":
@@ -131,6 +132,7 @@ def _switched_off(raw: Mapping[str, Any], notes: list[str]) -> list[str]:
     track = raw.get("add_soundtrack", "File")
     without = {
         "init_image": not raw.get("use_init", True),
+        "init_images": not raw.get("use_looper", True),
         "soundtrack_path": track is not True and str(track).lower() != "file",
         "sampler_schedule": not raw.get("enable_sampler_scheduling", True),
         "steps_schedule": not raw.get("enable_steps_scheduling", "steps" not in raw),

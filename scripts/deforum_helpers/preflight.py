@@ -16,6 +16,7 @@ from .lead import Lead, lead_of
 from .lora_files import UsedLora, used_loras
 from .planning.seeds import resolve_seed
 from .settings import RenderSettings, settings_to_dict
+from .settings_fields import named_files
 from .timeline import Plan, plan
 from .variants import DEMO, VAES
 from .video.ffmpeg import check_soundtrack, find_ffmpeg
@@ -31,14 +32,15 @@ _SLACK = 1.1
 class Checked:
     """Settings that can be rendered.
 
-    identity: of the weights.  video: how it is written, None = not at all.  ffmpeg: what writes it.
+    identity: of the weights.  pictures: path -> sha256.
+    video: how it is written, None = not at all.  ffmpeg: what writes it.
     """
 
     settings: RenderSettings
     plan: Plan
     model: ModelInfo
     identity: str
-    image_sha256: str
+    pictures: dict[str, str]
     video: VideoOptions | None
     ffmpeg: str
     lead: Lead | None = None
@@ -66,7 +68,7 @@ def check_render(
     loras = used_loras(settings, model, lora_places)
     decided.notes.extend(f"loras: {lora.note}" for lora in loras if lora.note)
     job_files(out_dir, settings.batch_name, new_timestring())
-    image_sha256 = checked_picture(settings.init_image)
+    pictures = checked_pictures(settings)
     if settings.soundtrack:
         check_soundtrack(settings.soundtrack, ffmpeg)
     video = None if settings.skip_video_creation else video_options(settings, resolved, model)
@@ -75,7 +77,7 @@ def check_render(
     elif settings.make_gif:
         find_ffmpeg(ffmpeg)
     check_output_folder(out_dir, bytes_needed(decided, model))
-    return Checked(settings, decided, model, weights_identity(model), image_sha256, video, ffmpeg, lead, loras)
+    return Checked(settings, decided, model, weights_identity(model), pictures, video, ffmpeg, lead, loras)
 
 
 def find_model(wanted: str, folders: Sequence[Path], *, picture: bool = False) -> ModelInfo:
@@ -126,18 +128,24 @@ def beside(path: str, folder: Path) -> str:
     return path
 
 
-def checked_picture(path: str) -> str:
-    """sha256 of a picture that can be read, "" for none."""
-    if not path:
-        return ""
+def checked_pictures(settings: RenderSettings) -> dict[str, str]:
+    """sha256 of every picture given, by its path.  Raises SettingsError for one that can't be read."""
+    named = dict.fromkeys(named_files(settings.init_images, "init_images").values(), "init_images")
+    if settings.init_image:
+        named[settings.init_image] = "init_image"
+    return {path: checked_picture(path, where) for path, where in named.items()}
+
+
+def checked_picture(path: str, where: str) -> str:
+    """sha256 of a picture that can be read.  where: the field that names it."""
     if not Path(path).is_file():
         raise SettingsError(
-            "there is no such picture", where="init_image", got=path, next_step="check the path, or leave it empty"
+            "there is no such picture", where=where, got=path, next_step="check the path, or leave it empty"
         )
     try:
         read_png(path)
     except InputError as error:
-        raise SettingsError(error.what, where="init_image", got=path, next_step="choose another picture") from error
+        raise SettingsError(error.what, where=where, got=path, next_step="choose another picture") from error
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

@@ -79,7 +79,7 @@ def render_wan(
     """
     began, say, cancel = time.monotonic(), say or (lambda text: None), cancel or threading.Event()
     model = model or find_model(
-        settings.model, model_search_folders(model_folders), picture=bool(settings.init_image)
+        settings.model, model_search_folders(model_folders), picture=settings.starts_from_picture
     )
     earlier = earlier_job(settings, Path(out_dir), timestring, source) if resume else None
     if earlier and (result := _finished_result(*earlier)):
@@ -96,7 +96,7 @@ def render_wan(
             return result  # another process ended it just now
         remove_unfinished_files(files)
         job = Job(
-            settings, checked.plan, model, checked.identity, files, checked.image_sha256, checked.lead, checked.loras
+            settings, checked.plan, model, checked.identity, files, checked.pictures, checked.lead, checked.loras
         )
         manifest = _opened_manifest(job, earlier[1] if earlier else None, source)
         write_text(files.settings, settings_to_text(_reproducible(job)))

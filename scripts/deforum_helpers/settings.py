@@ -16,7 +16,7 @@ from typing import Any
 
 from . import deforum_files
 from .errors import SettingsError
-from .settings_fields import Field, Kind, json_object
+from .settings_fields import Field, Kind, json_object, named_files
 
 __all__ = [
     "FIELDS",
@@ -211,6 +211,11 @@ class RenderSettings:
     init_image: str = _field(
         "path", _CHAIN, "", "A picture that is the first frame; needs a model that takes one.", deforum=("init_image",)
     )
+    init_images: str = _field(
+        "files", _CHAIN, "",
+        'Pictures that the video shows at given frames: {"0": "a.png", "max_f/2": "b.png"}; some models glide there.',
+        deforum=("init_images",),
+    )  # fmt: skip
     continue_from: str = _field(
         "path", _CHAIN, "",
         "The settings file of a finished job, <timestring>_settings.txt: this video begins where that one ends.",
@@ -275,6 +280,20 @@ class RenderSettings:
             object.__setattr__(self, name, field.check(getattr(self, name)))
         if taken := sorted(deforum_files.reserved_names(FIELDS) & set(self.extra)):
             raise SettingsError("holds a field that has a meaning", where="extra", got=taken[0])
+
+
+    def files(self) -> list[tuple[str, str]]:
+        """(field, path) of every file or folder that is named."""
+        named = [(name, getattr(self, name)) for name, field in FIELDS.items() if field.kind == "path"]
+        for name, field in FIELDS.items():
+            if field.kind == "files":
+                named += [(name, path) for path in named_files(getattr(self, name), name).values()]
+        return [(name, path) for name, path in named if path]
+
+    @property
+    def starts_from_picture(self) -> bool:
+        """Whether pictures are given, so that the model must be one that takes them."""
+        return bool(self.init_image or self.init_images)
 
 
 FIELDS: dict[str, Field] = {

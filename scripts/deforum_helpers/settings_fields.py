@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from .errors import SettingsError
 
-Kind = Literal["int", "float", "bool", "text", "path", "choice", "schedule", "prompts", "extra"]
+Kind = Literal["int", "float", "bool", "text", "path", "choice", "schedule", "prompts", "files", "extra"]
 
 _LONGEST = {"text": 20_000, "path": 4_096, "choice": 100, "schedule": 200_000}
 _LONGEST_PROMPT, _MOST_PROMPTS = 20_000, 10_000
@@ -58,7 +58,9 @@ class Field:
         if self.pattern_words:
             return self.pattern_words
         if self.minimum is None or self.maximum is None:
-            return {"bool": "true or false", "path": "a path on this machine"}.get(self.kind, "")
+            return {"bool": "true or false", "path": "a path on this machine", "files": '{"frame": "path", ...}'}.get(
+                self.kind, ""
+            )
         reach = f"{self.minimum} to {self.maximum}"
         if self.above_minimum:
             reach = f"above {self.minimum}, up to {self.maximum}"
@@ -80,6 +82,8 @@ class Field:
                 return self._checked_float(value)
             case "prompts":
                 return _checked_prompts(value)
+            case "files":
+                return _checked_files(value, self.name)
             case "extra":
                 return _checked_extra(value)
         if self.kind == "schedule" and isinstance(value, int | float) and not isinstance(value, bool):
@@ -170,6 +174,28 @@ class Field:
 def prompts_from_json(text: str) -> tuple[dict[str, Any], list[str]]:
     """Read a prompt set from JSON text.  Returns it and notes on keys given twice.  Raises SettingsError."""
     return json_object(text, "prompts")
+
+
+def named_files(text: str, where: str) -> dict[str, str]:
+    """What a field of files holds: {"frame": "path", ...} as JSON text, or "".  Raises SettingsError."""
+    return json_object(text, where)[0] if text.strip() else {}
+
+
+def _checked_files(value: Any, where: str) -> str:
+    """Files by frame, as JSON text again; "" for none."""
+    if isinstance(value, str):
+        value = named_files(value, where)
+    if not isinstance(value, Mapping):
+        raise SettingsError("must be an object", where=where, got=value, allowed='{"frame": "path", ...}')
+    path = Field(where, "path", "", "", "")
+    checked: dict[str, str] = {}
+    for key, file in value.items():
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            raise SettingsError("a key must be a frame or an expression", where=where, got=key)
+        _check_characters(str(key), where)
+        if file:
+            checked[str(key).strip()] = path.check(file)
+    return json.dumps(checked, ensure_ascii=False) if checked else ""
 
 
 def json_object(text: str, where: str) -> tuple[dict[str, Any], list[str]]:

@@ -20,6 +20,7 @@ from .deforum_files import solver_for
 from .lead import Lead
 from .planning.camera import Camera
 from .planning.clip_maker import Clip, ClipMaker
+from .planning.keyframe_images import check_images, keyframe_images, with_images
 from .planning.limits import (
     check_against,
     note_shared_seeds,
@@ -28,7 +29,6 @@ from .planning.limits import (
     plan_native_step,
     plan_window,
     what_is_before,
-    with_given_images,
 )
 from .planning.loras import lora_lines, lora_strengths
 from .planning.prompts import PromptSegment, prompt_segments
@@ -82,6 +82,8 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     """
     notes: list[str] = []
     check_against(settings, variant)
+    images = keyframe_images(settings, resolved_seed, notes)
+    check_images(images, settings, variant)
     segments, more = prompt_segments(
         settings.prompts, settings.positive_prompt, settings.negative_prompt, settings.max_frames, resolved_seed
     )
@@ -91,7 +93,8 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     window = plan_window(settings, variant, notes)
     step = plan_native_step(settings, variant, window, notes)
     cuts = series["strength"].values <= 0
-    bounds = _bounds(segments, cuts, notes)
+    bounds = sorted({*_bounds(segments, cuts, notes), *images})
+    cuts[[frame for frame in images if frame]] = True  # a picture begins a shot
     if camera := plan_camera(settings, window, resolved_seed, notes):
         bounds = camera.bounds(bounds, least=max(1, Rate.of(step).reach(4)))
     moves = camera.moves if camera else never
@@ -99,7 +102,7 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
     if before and stretches[0].kind == "noise":
         notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
-    stretches = with_given_images(stretches, settings, variant, notes)
+    stretches = with_images(stretches, images, variant, camera, notes)
     note_short_tails(stretches, window, notes)
     loras, more = lora_strengths(lora_lines(settings.loras), settings.max_frames, resolved_seed)
     notes += more

@@ -26,7 +26,7 @@ from .errors import InputError, SettingsError
 from .job_files import JobFiles
 from .lora_files import lora_folders, used_loras
 from .planning.seeds import resolve_seed
-from .preflight import checked_picture, find_model, weights_identity
+from .preflight import checked_pictures, find_model, weights_identity
 from .progress import Meter, OnProgress, state_folder
 from .settings import FIELDS, RenderSettings
 from .timeline import plan
@@ -179,8 +179,8 @@ class WanVideoGenerator:
 
     def _render(self, settings: RenderSettings, cancel: threading.Event) -> np.ndarray:
         settings = replace(settings, device=self.device, dtype=self.dtype)
-        picture = checked_picture(settings.init_image)
-        model = find_model(settings.model, model_search_folders(self._folders), picture=bool(picture))
+        pictures = checked_pictures(settings)
+        model = find_model(settings.model, model_search_folders(self._folders), picture=settings.starts_from_picture)
         decided = plan(settings, model.row, resolve_seed(settings.seed))
         worker = self._worker or shared_worker()
         meter = Meter(clip_work(decided), self._on_progress)
@@ -188,7 +188,7 @@ class WanVideoGenerator:
         with tempfile.TemporaryDirectory(prefix="deforum_wan_", ignore_cleanup_errors=True) as folder:
             files = JobFiles(Path(folder), "job")
             files.work.mkdir()
-            job = Job(settings, decided, model, weights_identity(model), files, picture,
+            job = Job(settings, decided, model, weights_identity(model), files, pictures,
                       loras=used_loras(settings, model, lora_search_folders(self._folders)))
             for clip, request in zip(decided.clips, clip_requests(job), strict=True):
                 meter.begin(clip.index)

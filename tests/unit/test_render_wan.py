@@ -364,12 +364,12 @@ def test_the_given_picture_decides_by_its_content_not_its_name(tmp_path):
 
 
 def make_job(settings, folder):
-    from deforum_helpers.preflight import checked_picture
+    from deforum_helpers.preflight import checked_pictures
 
     files = JobFiles(folder, "1")
     files.work.mkdir(parents=True)
-    image = checked_picture(settings.init_image)
-    return Job(settings, plan(settings, MODEL.row, 100), MODEL, weights_identity(MODEL), files, image)
+    pictures = checked_pictures(settings)
+    return Job(settings, plan(settings, MODEL.row, 100), MODEL, weights_identity(MODEL), files, pictures)
 
 
 BAD = {

@@ -264,7 +264,7 @@ def test_a_given_picture_is_the_first_frame():
 def test_a_model_for_pictures_only():
     made = make(I2V, init_image="a.png", max_frames=120, strength="0:(1), 100:(0), 101:(1)")
     assert {clip.start for clip in made.clips} == {"image"}
-    assert any("every shot starts from it" in note for note in made.notes)
+    assert any("can't start from nothing" in note for note in made.notes)
     check_counts(made, I2V)
 
 

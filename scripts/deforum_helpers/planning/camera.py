@@ -129,7 +129,7 @@ def camera_of(settings: RenderSettings, seed: int, notes: list[str]) -> Camera |
             getattr(settings, name), name, settings.max_frames, seed, default=default,
             least=about.minimum, most=about.maximum,
         )  # fmt: skip
-        values[name] = tuple(series.values.tolist())
+        values[name] = series.values
         notes += series.notes
     unused = [
         name for other, names in _STILL.items() if other != mode
@@ -137,8 +137,10 @@ def camera_of(settings: RenderSettings, seed: int, notes: list[str]) -> Camera |
     ]  # fmt: skip
     if unused:
         notes.append(f"animation_mode: {mode} leaves out {', '.join(unused)}")
-    camera = Camera(mode, settings.width, settings.height, values)
-    return camera if camera.moving.any() else None
+    if all((values[name] == still).all() for name, still in _STILL[mode].items()):
+        return None
+    listed = {name: tuple(series.tolist()) for name, series in values.items()}
+    return Camera(mode, settings.width, settings.height, listed)
 
 
 def moved(motion: np.ndarray, places: np.ndarray) -> np.ndarray:

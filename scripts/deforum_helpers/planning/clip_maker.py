@@ -14,7 +14,7 @@ from ..variants import Variant
 from .camera import Camera
 from .prompts import PromptSegment
 from .seeds import clip_seed
-from .stream import Rate, Start, Stretch, Window, last_frame
+from .stream import Rate, Start, Stretch, Window, last_frame, latents_for
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Clip:
 
     start_frame, end_frame: the output frames it shows, half-open.  shot: which shot it belongs to.
     start: "noise"; "latents": pinned to the last prefix_latents of the shot's stream; "image": its frame 0 is
-        given, as settings.init_image, or (dropped_frames = 1) as native frame native_start - 1 of this shot;
+        given, as `picture`, or (dropped_frames = 1) as native frame native_start - 1 of this shot;
         "frames": its first dropped_frames are given, as the native frames of this shot before native_start.
     num_frames, latent_frames: the whole window: prefix, new latents, then what is trimmed (tail_latents of it
         are what the next clip cross-fades from).
@@ -34,6 +34,7 @@ class Clip:
     overlap_latents: new latents that cross-fade out of the former clip's tail.
     moves: the camera moves the new frames once they are made; camera_strength: how much of what that gives is kept.
     loras: (name as in the settings, strength), those that do anything here.
+    end_picture: what the window's last frame is to be, "" for anything: the next clip starts from it.
     guidance: guidance_scale for each latent frame of the window, each at its own time.
     """
 
@@ -64,6 +65,8 @@ class Clip:
     tail_latents: int
     moves: bool
     camera_strength: float
+    picture: str
+    end_picture: str
     loras: tuple[tuple[str, float], ...] = ()
 
 
@@ -84,7 +87,7 @@ class ClipMaker:
 
     def clip(self, index: int, stretch: Stretch) -> Clip:
         frame = stretch.start
-        latents = max(stretch.prefix + stretch.new + stretch.tail, self.window.least)
+        latents = max(stretch.prefix + stretch.new + stretch.tail, self.window.least, self._reach(stretch))
         prompt, negative = self._texts(frame)
         return Clip(
             index=index,
@@ -115,7 +118,20 @@ class ClipMaker:
             moves=bool(self.camera and self.camera.moves(frame, stretch.end)),
             camera_strength=self.series["camera_strength"].at(frame),
             loras=tuple((name, at) for name, strength in self.loras.items() if (at := strength.at(frame))),
+            picture=stretch.picture,
+            end_picture=stretch.end_picture,
         )
+
+    def _reach(self, stretch: Stretch) -> int:
+        """Latents of a window whose last frame is that of the output frame behind the stretch, where a picture is."""
+        if not stretch.end_picture:
+            return 0
+        native = self.rate.ceil(stretch.end - stretch.shot_start)
+        if stretch.before:
+            latents = latents_for(native) - (stretch.before - stretch.prefix)
+        else:
+            latents = latents_for(native - (stretch.first_native - stretch.dropped))
+        return min(latents, self.window.size)
 
     def _texts(self, frame: int) -> tuple[str, str]:
         """The prompts at a frame; where the global negative prompt is left empty, the model's own stands in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from fractions import Fraction
 
 from ..errors import SettingsError
@@ -27,21 +26,6 @@ def check_against(settings: RenderSettings, variant: Variant) -> None:
                 got=size,
                 next_step=f"the nearest: {near}",
             )
-    if settings.init_image and not variant.image_input:
-        raise SettingsError(
-            f"{variant.title} takes no picture", where="init_image", got=settings.init_image,
-            next_step="leave it empty or choose an image-to-video model",
-        )  # fmt: skip
-    if settings.init_image and settings.continue_from and variant.text_input:
-        raise SettingsError(
-            "a video starts from init_image or from a job, not from both", where="continue_from",
-            got=settings.continue_from, next_step="leave one of them empty",
-        )  # fmt: skip
-    if not settings.init_image and not settings.continue_from and not variant.text_input:
-        raise SettingsError(
-            f"{variant.title} needs a picture to start from", where="init_image",
-            next_step="give one or choose a text-to-video model",
-        )  # fmt: skip
     if settings.continuity == "latents" and not variant.text_input:
         raise SettingsError(
             f"{variant.title} starts every clip from a picture", where="continuity", got="latents",
@@ -155,26 +139,6 @@ def plan_native_step(settings: RenderSettings, variant: Variant, window: Window,
         )
         return Fraction(steepest)
     return step
-
-
-def with_given_images(
-    stretches: list[Stretch], settings: RenderSettings, variant: Variant, notes: list[str]
-) -> list[Stretch]:
-    """Let the first shot start from init_image; and every other one, of a model that can't start from noise."""
-    if not settings.init_image:
-        if not variant.text_input and any(stretch.kind == "noise" for stretch in stretches):
-            raise SettingsError(
-                f"{variant.title} can't start a shot from nothing", where="init_image",
-                next_step="give a picture for the hard cuts, or take them out",
-            )  # fmt: skip
-        return stretches
-    given = []
-    for stretch in stretches:
-        fresh = stretch.kind == "noise" and (stretch.shot == 0 or not variant.text_input)
-        given.append(dataclasses.replace(stretch, kind="image") if fresh else stretch)
-    if not variant.text_input and stretches[-1].shot > 0:
-        notes.append(f"init_image: {variant.title} can't start from nothing, so every shot starts from it")
-    return given
 
 
 def note_short_tails(stretches: list[Stretch], window: Window, notes: list[str]) -> None:

@@ -89,6 +89,8 @@ class Stretch:
     dropped: int = 0
     tail: int = 0
     overlap: int = 0
+    picture: str = ""
+    end_picture: str = ""
 
     @property
     def new_frames(self) -> int:

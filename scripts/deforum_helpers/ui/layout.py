@@ -41,7 +41,7 @@ SECTIONS = (
     ),
     Section(
         "images", "Images and video in", "a first picture, a job to go on from",
-        ("init_image", "continue_from"),
+        ("init_image", "init_images", "continue_from"),
     ),
     Section("lora", "LoRA", "weights added to the model's", ("loras",)),
     Section(
@@ -97,6 +97,7 @@ LABELS = {
     "overlap_frames": "Overlap frames",
     "window_frames": "Window frames",
     "init_image": "Init image",
+    "init_images": "Keyframe images",
     "animation_mode": "Camera in",
     "zoom": "Zoom",
     "angle": "Angle",

@@ -28,7 +28,7 @@ class ModelShelf:
         self._gpus: list[dict[str, Any]] | None = None
 
     def find(self, settings: RenderSettings) -> ModelInfo:
-        key, now = (settings.model, bool(settings.init_image)), time.monotonic()
+        key, now = (settings.model, settings.starts_from_picture), time.monotonic()
         with self._lock:
             known = self._found.get(key)
             if known is None or now - known[0] > _SECONDS:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError, SettingsError
 from ..planning.loras import lora_lines
-from ..settings import FIELDS, RenderSettings
+from ..settings import RenderSettings
 from ..wan_integration import lora_search_folders, model_search_folders
 from . import host
 
@@ -29,10 +29,9 @@ def foreign_paths(settings: RenderSettings) -> list[SettingsError]:
     """An error for each file of this machine that somebody at another one may not name."""
     allowed = [*host.readable_folders(), *model_search_folders(host.model_folders())]
     errors = []
-    for name, field in FIELDS.items():
-        path = getattr(settings, name) if field.kind == "path" else ""
+    for name, path in settings.files():
         is_name = name == "model" and not any(mark in path for mark in "/\\:{~")
-        if path and not is_name and not any(_is_inside(path, place) for place in allowed):
+        if not is_name and not any(_is_inside(path, place) for place in allowed):
             errors.append(SettingsError(
                 "from another machine only files in this one's own folders may be named", where=name, got=path,
                 allowed=", ".join(str(place) for place in host.readable_folders()),

@@ -288,11 +288,8 @@ def check_loras(settings: RenderSettings, model: ModelInfo) -> list[str]:
 
 def missing_files(settings: RenderSettings) -> list[SettingsError]:
     """An error for each picture or sound that isn't there."""
-    named = {
-        name: getattr(settings, name) for name, field in FIELDS.items() if field.kind == "path" and name != "model"
-    }
     return [
         SettingsError("there is no such file", where=name, got=path, next_step="check the path, or leave it empty")
-        for name, path in named.items()
-        if path and not Path(path).expanduser().is_file()
+        for name, path in settings.files()
+        if name != "model" and path and not Path(path).expanduser().is_file()
     ]

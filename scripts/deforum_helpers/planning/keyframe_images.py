@@ -1,0 +1,88 @@
+"""Pictures that the video shows at given frames, and how its clips come to them.
+
+A clip starts from each picture.  Where the model takes a last frame as well, the clip before it ends in it, so that
+the video flows into the picture; where it doesn't, there is a cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+from ..errors import SettingsError
+from ..schedules import key_frame
+from ..settings import RenderSettings
+from ..settings_fields import named_files
+from ..variants import Variant
+from .camera import Camera
+from .expressions import Place
+from .stream import Stretch
+
+_FIELD = "init_images"
+
+
+def keyframe_images(settings: RenderSettings, seed: int, notes: list[str]) -> dict[int, str]:
+    """Frame -> picture, init_image among them.  Raises ScheduleError for a key that can't be read."""
+    images = {0: settings.init_image} if settings.init_image else {}
+    for key, path in named_files(settings.init_images, _FIELD).items():
+        frame = key_frame(key, Place(_FIELD, key), settings.max_frames, seed)
+        if not 0 <= frame < settings.max_frames:
+            notes.append(f"{_FIELD}: frame {frame} lies outside the video, so its picture is not shown")
+        else:
+            if frame in images:
+                notes.append(f"{_FIELD}: more than one picture for frame {frame}; the last one counts")
+            images[frame] = path
+    return dict(sorted(images.items()))
+
+
+def check_images(images: dict[int, str], settings: RenderSettings, variant: Variant) -> None:
+    """Refuse pictures that the model can't start from.  Raises SettingsError."""
+    field = _FIELD if named_files(settings.init_images, _FIELD) else "init_image"
+    if images and not variant.image_input:
+        raise SettingsError(
+            f"{variant.title} takes no picture", where=field, got=next(iter(images.values())),
+            next_step="leave it empty or choose an image-to-video model",
+        )  # fmt: skip
+    if 0 in images and settings.continue_from and variant.text_input:
+        raise SettingsError(
+            "a video starts from a picture or from a job, not from both", where="continue_from",
+            got=settings.continue_from, next_step="leave one of them empty",
+        )  # fmt: skip
+    if 0 not in images and not settings.continue_from and not variant.text_input:
+        raise SettingsError(
+            f"{variant.title} needs a picture to start from", where="init_image",
+            next_step="give one or choose a text-to-video model",
+        )  # fmt: skip
+
+
+def with_images(
+    stretches: list[Stretch], images: dict[int, str], variant: Variant, camera: Camera | None, notes: list[str]
+) -> list[Stretch]:
+    """Let shots start from their pictures, and clips end in the next shot's where the model can.
+
+    Every shot of a model that can't start from noise starts from the last picture before it.  Raises SettingsError
+    where there is none.
+    """
+    given, again = [], 0
+    for stretch in stretches:
+        if stretch.kind == "noise":
+            picture = images.get(stretch.start, "")
+            if not picture and not variant.text_input:
+                picture = next((path for frame, path in reversed(images.items()) if frame <= stretch.start), "")
+                again += bool(picture)
+                if not picture:
+                    raise SettingsError(
+                        f"{variant.title} can't start a shot from nothing", where="init_image",
+                        next_step="give a picture for the hard cuts, or take them out",
+                    )  # fmt: skip
+            stretch = dataclasses.replace(stretch, kind="image" if picture else "noise", picture=picture)
+        given.append(stretch)
+    if again:
+        notes.append(f"init_image: {variant.title} can't start from nothing, so {again} more shots start from it")
+    if not variant.last_image_input:
+        return given
+    for index, (former, following) in enumerate(pairwise(list(given))):
+        moves = camera is not None and camera.moves(former.start, former.end)
+        if following.picture and following.start in images and not moves:
+            given[index] = dataclasses.replace(former, end_picture=following.picture)
+    return given
