@@ -108,10 +108,25 @@ def _identity(path: Path) -> str:
     return digest.hexdigest()
 
 
+def as_path(name: str) -> Path:
+    """The path that a name would be; ~ stays where nobody's home folder is known."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be entered, a name longer than a file system has
+        return False
+
+
 def _resolve(name: str, folders: Sequence[Path]) -> Path:
     """A name in one of the folders, with or without its ending, or a path of this machine."""
-    path = Path(name).expanduser()
-    if path.is_absolute() and path.is_file():
+    path = as_path(name)
+    if path.is_absolute() and _is_file(path):
         return path
     wanted = Path(name).as_posix().lower()
     bare: list[Path] = []
@@ -147,7 +162,7 @@ def _files(folder: Path, depth: int = _DEEPEST) -> list[Path]:
             entries = sorted(place.iterdir())
         except OSError:
             continue
-        result += [entry for entry in entries if entry.suffix.lower() in _SUFFIXES and entry.is_file()]
+        result += [entry for entry in entries if entry.suffix.lower() in _SUFFIXES and _is_file(entry)]
         if left:
             waiting += [(entry, left - 1) for entry in entries if entry.is_dir()]
     return result

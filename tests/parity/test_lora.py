@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from deforum_helpers.builtin_presets import ROWS
 from deforum_helpers.errors import ModelError
 from deforum_helpers.model_files import inspect_model
 from deforum_helpers.model_files.lora_header import read_lora
+from deforum_helpers.variants import VARIANTS
 from deforum_helpers.wan.dit import WanFlowMatchingModel
 from deforum_helpers.wan.loading import load_dit
 from deforum_helpers.wan.lora import LoraMix
 from deforum_helpers.wan.machine import choose_machine
+from deforum_helpers.wan.solvers import noise_schedule
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -190,3 +193,32 @@ def test_a_file_that_does_not_fit(
     assert torch.equal(dit.get_parameter("blocks.0.self_attn.q.weight"), before)
     with pytest.raises(ModelError, match=r"no such|can't be read|cannot be read"):
         mix.set([(str(tmp_path / "nowhere.safetensors"), 1.0)])
+
+
+def test_a_change_that_breaks_off_is_made_good_by_the_next(
+    dit: WanFlowMatchingModel, mix: LoraMix, tmp_path: Path
+) -> None:
+    """A file whose numbers can't be used is met in the middle of the weights; the next set, none too, is exact."""
+    form, down, up, _ = SPELLINGS["ComfyUI"]
+    layers = pairs(dit)
+    good = write(tmp_path / "good.safetensors", spelt(layers, form, down, up))
+    layers["blocks.3.ffn.0"][0][0, 0] = torch.nan
+    bad = write(tmp_path / "bad.safetensors", spelt(layers, form, down, up))
+    uses: list[list[tuple[str, float]]] = [[], [(good, 1.0)]]
+    for wanted in uses:
+        mix.set(wanted)
+        before = {name: value.clone() for name, value in dit.named_parameters()}
+        with pytest.raises(ModelError, match=r"bad.safetensors.*blocks.3.ffn.0.*NaN"):
+            mix.set([(bad, 1.0)])
+        mix.set(wanted)
+        assert all(torch.equal(value, before[name]) for name, value in dit.named_parameters())
+
+
+def test_four_steps_are_those_that_distilled_weights_were_trained_on() -> None:
+    """1000, 750, 500 and 250 before the shift, which the preset's own values give."""
+    values = next(make for name, _, make in ROWS if name == "4 steps")(VARIANTS["wan2.1-t2v-14B"])
+    shift, steps = float(values["shift"]), int(values["num_inference_steps"])
+    schedule = noise_schedule(values["solver"], steps, shift)
+    wanted = [1000 * shift * t / (1 + (shift - 1) * t) for t in (1.0, 0.75, 0.5, 0.25)]
+    assert values["guidance_scale"] == "1"
+    assert list(schedule.timesteps) == pytest.approx(wanted, abs=0.01)

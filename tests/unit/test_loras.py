@@ -103,6 +103,13 @@ def test_a_file_that_isnt_there_or_doesnt_fit_is_told_before_anything_runs(folde
         used("page", folder)
 
 
+@pytest.mark.parametrize("name", ["~nobody-here/ink", "/" + 3000 * "x", "../lora/ink", "/nowhere/ink.safetensors"])
+def test_odd_names_are_no_file(name: str, folder: Path) -> None:
+    with pytest.raises(SettingsError, match="no such LoRA"):
+        used(name, folder)
+    assert all(error.where == "loras" for error in paths.foreign_paths(RenderSettings(loras=name)))
+
+
 def test_two_files_of_one_name_are_told_apart(folder: Path) -> None:
     write_sparse(folder / "models/lora/more/Grain.safetensors", PAIR)
     with pytest.raises(SettingsError, match="name of several files"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..model_files.lora_header import Change, LoraFile, read_lora
 from .eight_bit import STORED, narrow, widen
 from .offload import BlockStream
@@ -33,14 +34,15 @@ class LoraMix:
         self.parameters = dict(module.named_parameters())
         self.stream = stream
         self.originals: dict[str, Tensor] = {}
-        self.current: tuple[object, ...] = ()
+        self.current: tuple[object, ...] | None = ()  # None: a change was broken off
         self.files: dict[str, tuple[object, LoraFile]] = {}
 
     @torch.no_grad()
     def set(self, uses: Sequence[tuple[str, float]]) -> list[str]:
         """Mix in these (file, strength), and nothing else.  Returns notes on what had no place.
 
-        Raises ModelError before anything is changed if a file can't be used.
+        Raises ModelError, before anything is changed, if a file can't be used; and if one holds numbers that can't,
+        which is met on the way: the next `set` makes that good.
         """
         wanted = [(path, float(strength)) for path, strength in uses if strength]
         files = {path: self._file(path) for path, _ in wanted}
@@ -49,11 +51,11 @@ class LoraMix:
             touched = {name for file in files.values() for name in file.changes}
             if self.stream is not None:
                 self.stream.rest()
-            self.current = ()  # what lies between two sets is neither
+            self.current = None
             with ExitStack() as stack:
                 readers = {path: open_tensors(path, torch.device("cpu"), stack) for path in files}
                 for name in sorted(touched):
-                    self._mix(name, [(readers[path], files[path].changes.get(name), s) for path, s in wanted])
+                    self._mix(name, [(path, readers[path], files[path].changes.get(name), s) for path, s in wanted])
             for name in {key for key in self.originals if _weight_of(key) not in touched}:
                 self._put(name, self.originals.pop(name))
             self.current = state
@@ -67,7 +69,7 @@ class LoraMix:
             self.files[path] = stamp, read_lora(path, shapes)
         return self.files[path][1]
 
-    def _mix(self, name: str, uses: list[tuple[TensorReader, Change | None, float]]) -> None:
+    def _mix(self, name: str, uses: list[tuple[str, TensorReader, Change | None, float]]) -> None:
         parameter = self.parameters[name]
         original = self._original(name)
         narrow_scale = self._original(_scale_of(name)) if original.dtype == STORED else None
@@ -75,9 +77,13 @@ class LoraMix:
             mixed = original.to(parameter.device, torch.float32, copy=True)
         else:
             mixed = widen(original.to(parameter.device), narrow_scale.to(parameter.device), torch.float32)
-        for reader, change, strength in uses:
+        for path, reader, change, strength in uses:
             if change is not None:
-                mixed += _difference(reader, change, parameter).mul_(strength)
+                difference = _difference(reader, change, parameter)
+                if not torch.isfinite(difference).all():
+                    raise ModelError(f"what it adds to {name} holds NaN or infinity", where=path,
+                                     next_step="download it again, or leave it out")  # fmt: skip
+                mixed += difference.mul_(strength)
         if narrow_scale is None:
             self._put(name, mixed)
             return

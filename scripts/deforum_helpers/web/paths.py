@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError, SettingsError
+from ..lora_files import as_path
 from ..planning.loras import lora_lines
 from ..settings import RenderSettings
 from ..wan_integration import lora_search_folders, model_search_folders
@@ -38,7 +39,7 @@ def foreign_paths(settings: RenderSettings) -> list[SettingsError]:
             ))  # fmt: skip
     with suppress(SettingsError):  # a line that can't be read is told by whoever plans
         for line in lora_lines(settings.loras):
-            if (Path(line.name).expanduser().is_absolute() or ".." in Path(line.name).parts) and not any(
+            if (as_path(line.name).is_absolute() or ".." in Path(line.name).parts) and not any(
                 _is_inside(line.name, place) for place in (*allowed, *lora_search_folders(host.model_folders()))
             ):
                 errors.append(SettingsError(
