@@ -179,3 +179,54 @@ def test_guidance_acts_at_its_own_time(pipeline, first, tmp_path) -> None:
 def test_missing_latents_of_an_earlier_clip_are_named(pipeline, first, tmp_path) -> None:
     with pytest.raises(InputError, match=r"0\.safetensors"):
         render(pipeline, following(first, tmp_path))
+
+
+def from_frames(pipeline, first: ClipRequest, tmp_path: Path, **changes) -> tuple[ClipRequest, np.ndarray]:
+    """A clip whose window begins with the last 5 frames of the first one: 2 latents given, 2 new."""
+    given = render(pipeline, first)[-5:]
+    np.save(tmp_path / "context.npy", given)
+    request = replace(
+        first, id="1", latent_frames=4, new_latents=4, guidance=(4.0,) * 4, seed=6, drop_frames=5,
+        context_file=str(tmp_path / "context.npy"), latents_file=str(tmp_path / "1.safetensors"),
+        frames_file=str(tmp_path / "1.npy"),
+    )  # fmt: skip
+    return replace(request, **changes), given
+
+
+def test_given_frames_open_the_window_and_are_left_out_of_the_clip(pipeline, first, tmp_path) -> None:
+    request, given = from_frames(pipeline, first, tmp_path)
+    assert len(render(pipeline, request)) == 13 - 5
+    with torch.inference_mode():
+        wanted = pipeline.vae.encode(pipeline.frames(request.context_file, request)[None])
+    assert torch.allclose(load_latents(Path(request.latents_file))[:, :, :2], wanted, atol=1e-5)
+    whole = render(pipeline, replace(request, drop_frames=0, frames_file=str(tmp_path / "w.npy")))
+    assert np.abs(whole[:5].astype(int) - given).mean() < 6, "as the autoencoder shows them"
+
+
+def test_vace_keeps_the_given_frames_and_makes_the_rest_anew(pipeline, first, tmp_path) -> None:
+    request, _ = from_frames(pipeline, first, tmp_path)
+    with torch.inference_mode():
+        context = pipeline.vace_context(request, None, None)
+        given = pipeline.frames(request.context_file, request)
+        alone = pipeline.vae.encode(torch.cat((given, torch.zeros(3, 8, *given.shape[2:])), dim=1)[None])
+    z = pipeline.vae.config.z_dim
+    assert torch.equal(context[:, :z], alone)
+    known = context[0, 2 * z :].amax(dim=(0, 2, 3))
+    assert known.tolist() == [0, 0, 1, 1]
+
+
+def test_a_guide_is_where_sampling_starts_from(pipeline, first, tmp_path) -> None:
+    """The more of the schedule is left out, the nearer the frames are to it."""
+    guide = np.full((9, 48, 64, 3), (60, 140, 200), np.uint8)
+    np.save(tmp_path / "guide.npy", guide)
+    off, steps = [], []
+    for strength in (0.0, 0.5, 0.75):
+        request = replace(
+            first, num_inference_steps=4, guide_file=str(tmp_path / "guide.npy"), guide_strength=strength
+        )
+        seen = []
+        frames = render(pipeline, request, lambda step, *_, seen=seen: seen.append(step))
+        off.append(np.abs(frames.astype(int) - guide).mean())
+        steps.append(seen)
+    assert off[0] > off[1] > off[2]
+    assert steps == [[0, 1, 2, 3], [2, 3], [3]]
