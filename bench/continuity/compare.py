@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from deforum_helpers.settings import settings_from_dict
 from deforum_helpers.wan_integration import new_worker
 from deforum_helpers.worker_client import ClipRenderer
 from measure import charts, figures, line, seam_rows
-from methods import BASELINE, METHODS, TAKES, settings_of
+from methods import BASELINE, JOINT, MAX_FRAMES, METHODS, TAKES, settings_of, takes_prompts
 from plot import contact_sheet, draw_charts
-from rendered import Rendered, read_render
+from rendered import Clip, Rendered, read_render
 
 
 def render(method: str, number: int, seed: int, out: Path, worker: ClipRenderer) -> Rendered:
@@ -37,7 +38,13 @@ def render(method: str, number: int, seed: int, out: Path, worker: ClipRenderer)
     wanted["batch_name"] = f"{method} {seed}"
     settings, _ = settings_from_dict(wanted)
     folder = render_wan(settings, out, worker=worker, timestring=timestring, resume=True).folder
-    return read_render(folder, timestring)
+    rendered = read_render(folder, timestring)
+    if method == JOINT:  # measured where the other methods join
+        prompts = takes_prompts(number % len(TAKES))
+        ends = [*list(prompts)[1:], MAX_FRAMES]
+        clips = [Clip(start, end, 0, prompts[start]) for start, end in zip(prompts, ends, strict=True)]
+        rendered = replace(rendered, clips=tuple(clips))
+    return rendered
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -125,6 +125,9 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         compile=settings.compile,
         step_cache=settings.step_cache,
         guidance_mode=settings.guidance_mode,
+        window_latents=clip.window_latents,
+        window_overlap=clip.window_overlap,
+        ring_latents=clip.ring_latents,
     )
 
 
@@ -168,7 +171,7 @@ def render_clip(
     before = ShotFrames(job, job.plan.clips[clip.index - 1]) if clip.index else ()
     if clip.start == "frames":
         save_frames(request.context_file, given_frames(job.plan, clip, before, job.settings))
-    elif clip.dropped_frames:
+    elif clip.start == "image" and clip.dropped_frames:
         write_png(Path(request.init_image), _former_picture(job, clip))
     run = partial(_run, job, clip, worker=worker, on_event=on_event, cancel=cancel, say=say)
     done = run(request)

@@ -65,6 +65,10 @@ class ClipRequest:
     tail: latents beyond prefix and new ones (latent_frames - prefix_latents - new_latents) are trimmed from the
         video, and kept as "tail" in latents_file: the next clip cross-fades out of them.
     overlap_latents: how many of the first new latents cross-fade out of the "tail" in overlap_file.
+    window_latents, window_overlap: a clip longer than this window is made in windows that overlap, see
+        wan/windows.py; 0 = all at once.
+    ring_latents: the clip is a ring of latent_frames latents; as many of its last ones as this, and once more its first
+        one, are put around it before it is decoded, and new_latents counts them; 0 = no ring.
     latents_file: safetensors with "latents" [z, new, h, w] float32, normalised; on disk before the decode.
     memory: the step of the memory ladder to begin at; as it only moves rounding errors, it doesn't decide the frames.
     weights_dtype: "auto", "fp8" or "fp8-matmul", of the backbone.
@@ -114,6 +118,9 @@ class ClipRequest:
     guidance_mode: str = "cfg"
     attention: str = "auto"
     compile: bool = False
+    window_latents: int = 0
+    window_overlap: int = 0
+    ring_latents: int = 0
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.
@@ -131,6 +138,9 @@ class ClipRequest:
             if not decisive[name]:  # as before there was such a file
                 del decisive[name]
                 decisive.pop(alone)
+        for name in ("window_latents", "window_overlap", "ring_latents"):
+            if not decisive[name]:  # as before there were windows
+                del decisive[name]
         decisive["drop_first"] = bool(self.drop_frames)
         decisive["loras"] = [(lora.strength, lora.expert) for lora in self.loras]
         decisive["init_image"], decisive["end_image"] = bool(self.init_image), bool(self.end_image)

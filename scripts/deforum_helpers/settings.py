@@ -134,8 +134,9 @@ class RenderSettings:
         minimum=0, maximum=1, deforum=("strength_schedule",),
     )  # fmt: skip
     continuity: str = _field(
-        "choice", _CHAIN, "auto", choices=("auto", "latents", "frames", "image", "cut"),
-        hint="What a clip starts from: the former one's latents, its last frames, its last frame, or nothing.",
+        "choice", _CHAIN, "auto", choices=("auto", "latents", "joint", "frames", "image", "cut"),
+        hint="A clip starts from the former one's latents (joint: windows of a long clip are made together), "
+        "its last frames, its last frame, or nothing.",
     )  # fmt: skip
     context_frames: int = _field(
         "int", _CHAIN, 0, "Frames of the former clip that a clip goes on from, 4 to a latent; 0 suits the model.",
@@ -149,6 +150,10 @@ class RenderSettings:
         "int", _CHAIN, 0, "Frames generated at once; 0 is what the model was trained on.",
         minimum=0, maximum=1025, multiple=4, remainder=1,
     )  # fmt: skip
+    joint_windows: int = _field(
+        "int", _CHAIN, 4, "For joint: how many windows form one clip.", minimum=2, maximum=64,
+    )  # fmt: skip
+    loop: bool = _field("bool", _CHAIN, False, "The last frame flows into the first; takes one prompt and no cut.")
     animation_mode: str = _field(
         "choice", _CAMERA, "2D", choices=("2D", "3D"), deforum=("animation_mode",),
         hint="2D: shift, turn and zoom the picture.  3D: move and turn a camera before it, as before a wall.",

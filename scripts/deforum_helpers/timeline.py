@@ -30,6 +30,7 @@ from .planning.limits import (
     plan_window,
     what_is_before,
 )
+from .planning.loop import check_loop, ring
 from .planning.loras import lora_lines, lora_strengths
 from .planning.prompts import PromptSegment, prompt_segments
 from .planning.stream import Rate, chain, never
@@ -99,7 +100,11 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         bounds = camera.bounds(bounds, least=max(1, Rate.of(step).reach(4)))
     moves = camera.moves if camera else never
     before = what_is_before(lead, settings, variant, window, step, notes, moves=moves(0, bounds[1]))
-    stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
+    if settings.loop:
+        check_loop(settings, variant, segments, bool(cuts[1:].any()), moves=camera is not None)
+        step, stretches = ring(settings.max_frames, step, window, notes)
+    else:
+        stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
     if before and stretches[0].kind == "noise":
         notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
     stretches = with_images(stretches, images, variant, camera, notes)

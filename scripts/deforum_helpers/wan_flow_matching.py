@@ -9,9 +9,9 @@ Shape legend: z latent channels, T latent frames of the window, h, w latent rows
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from .wan.sampling import GuidedModel, Pin, Prompts, blend_in, guided_model, sam
 from .wan.solvers import noise_schedule
 from .wan.step_cache import steps_after
 from .wan.vae import TEMPORAL_STRIDE, StreamState
+from .wan.windows import Joint, closed
 
 __all__ = [
     "RenderedClip",
@@ -94,8 +95,9 @@ class WanFlowMatchingPipeline:
             schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
             schedule, skipped = begin_later(schedule, request.guide_strength if guide is not None else 0.0)
             with timed(clip, "sample"):
+                joint = self.joint(request, contexts, noise, given)
                 window = sample(
-                    self.guided(request, contexts, noise, given),
+                    None if joint else self.guided(request, contexts, noise, given),
                     noise,
                     request.solver,
                     schedule,
@@ -104,6 +106,7 @@ class WanFlowMatchingPipeline:
                     step_cache=request.step_cache,
                     fresh=steps_after(schedule, self.variant.boundary) if len(self.dits) > 1 else (),
                     guide=guide,
+                    joint=joint,
                     callback=lambda step, _, clean: on_step(step + skipped, schedule.sigmas[step + 1], clean),
                 )
             with timed(clip, "write"):
@@ -139,6 +142,24 @@ class WanFlowMatchingPipeline:
             backbone = dit if given.vace is None else partial(dit, vace_context=given.vace)
             models.append(guided_model(backbone, prompts, guidance, noise, request.guidance_mode))
         return models[0] if len(models) == 1 else switch_experts(*models, self.variant.boundary)
+
+    def joint(self, request: ClipRequest, contexts: Tensor, noise: Tensor, given: Given) -> Joint | None:
+        """How a clip that is longer than the window, or a ring, is made in windows; None where it is made at once."""
+        size = request.window_latents
+        if not size or not (request.ring_latents or request.latent_frames > size):
+            return None
+
+        @lru_cache
+        def guided(guidance: tuple[float, ...], low_noise: tuple[float, ...]) -> GuidedModel:
+            part = replace(request, guidance=guidance, low_noise_guidance=low_noise)
+            return self.guided(part, contexts, noise[:, :, :size], given)
+
+        def model_at(latents: Sequence[int]) -> GuidedModel:
+            scales = (request.guidance, request.low_noise_guidance)
+            return guided(*(tuple(values[k] for k in latents) if values else () for values in scales))
+
+        clean_context = self.variant.pin == "timestep0"
+        return Joint(size, request.window_overlap, bool(request.ring_latents), clean_context, model_at)
 
     def noise(self, request: ClipRequest) -> Tensor:
         """The window's noise [1, z, T, h, w], drawn on the compute device from the clip's seed, as officially."""
@@ -219,6 +240,8 @@ class WanFlowMatchingPipeline:
 
     def split_window(self, request: ClipRequest, window: Tensor) -> tuple[Tensor, Tensor]:
         """Cut the sampled window into the clip's new latents and the surplus behind them."""
+        if request.ring_latents:
+            window = closed(window, request.ring_latents)
         start, end = request.prefix_latents, request.prefix_latents + request.new_latents
         fresh, tail = window[:, :, start:end], window[:, :, end:]
         if request.overlap_latents:

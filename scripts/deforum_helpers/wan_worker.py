@@ -171,7 +171,7 @@ class Service:
                 self.channel.send(Loading(request.id, part, seconds, note))
 
             level = BEGIN_AT[memory] if self._level is None else self._level
-            size = (clip.latent_frames, clip.height, clip.width) if clip else None
+            size = (clip.window_latents or clip.latent_frames, clip.height, clip.width) if clip else None
             parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, **ways))
             self._pipeline = WanFlowMatchingPipeline(parts)
             self._key = key

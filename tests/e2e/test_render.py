@@ -79,6 +79,7 @@ def test_previews_are_pictures_of_the_clip_in_work(worker, settings_file, tmp_pa
 
 @pytest.mark.parametrize("changes", [{"continuity": "image"}, {"continuity": "cut"}, {"motion": "output"},
                                      {"continuity": "frames"},
+                                     {"continuity": "joint"}, {"loop": True, "prompts": {"0": "a red ball"}},
                                      {"overlap_frames": 4, "fps": 16}, {"strength_schedule": "0: (1), 9: (0)"}])
 def test_every_way_to_go_on_gives_exactly_the_frames(worker, settings_file, tmp_path, changes):
     settings, _ = load_settings(settings_file(**changes))

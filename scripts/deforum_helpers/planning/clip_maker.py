@@ -12,6 +12,7 @@ from ..schedules import Series
 from ..settings import RenderSettings
 from ..variants import Variant
 from .camera import Camera
+from .loop import WARM_LATENTS
 from .prompts import PromptSegment
 from .seeds import clip_seed
 from .stream import Rate, Start, Stretch, Window, last_frame, latents_for
@@ -32,6 +33,8 @@ class Clip:
         them.  A clip whose native_start is not past the stream's end replaces what was there.
     carried_frames: native frames of the former clip, not shown yet, that open this one.
     overlap_latents: new latents that cross-fade out of the former clip's tail.
+    window_latents, window_overlap: the window of a clip that is made of several together; 0 = made at once.
+    ring_latents: of a clip whose end flows into its start: how many of its last latents its decoding begins with.
     moves: the camera moves the new frames once they are made; camera_strength: how much of what that gives is kept.
     loras: (name as in the settings, strength), those that do anything here.
     end_picture: what the window's last frame is to be, "" for anything: the next clip starts from it.
@@ -68,6 +71,9 @@ class Clip:
     picture: str
     end_picture: str
     loras: tuple[tuple[str, float], ...] = ()
+    window_latents: int = 0
+    window_overlap: int = 0
+    ring_latents: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ class ClipMaker:
 
     def clip(self, index: int, stretch: Stretch) -> Clip:
         frame = stretch.start
-        latents = max(stretch.prefix + stretch.new + stretch.tail, self.window.least, self._reach(stretch))
+        needed = stretch.prefix + stretch.new + stretch.tail
+        latents = stretch.ring or max(needed, self.window.least, self._reach(stretch))
+        joint = self.window.joint if stretch.ring or latents > self.window.joint else 0
         prompt, negative = self._texts(frame)
         return Clip(
             index=index,
@@ -120,6 +128,9 @@ class ClipMaker:
             loras=tuple((name, at) for name, strength in self.loras.items() if (at := strength.at(frame))),
             picture=stretch.picture,
             end_picture=stretch.end_picture,
+            window_latents=joint,
+            window_overlap=min(self.window.context, joint - 1) if joint else 0,
+            ring_latents=WARM_LATENTS if stretch.ring else 0,
         )
 
     def _reach(self, stretch: Stretch) -> int:
@@ -156,6 +167,8 @@ class ClipMaker:
             return (float(values[stretch.start]),) * latents
         first = stretch.before - stretch.prefix
         base = stretch.first_native - stretch.dropped if stretch.dropped else 0
+        if stretch.ring:  # its latent 0 holds frames 0 to 3
+            first, base = 1, -1
         middles = np.maximum(4 * np.arange(first, first + latents) - 1.5, 0) + base
         frames = stretch.shot_start + np.floor(middles * self.rate.den / self.rate.num).astype(np.int64)
         return tuple(values[np.clip(frames, stretch.start, stretch.end - 1)].tolist())

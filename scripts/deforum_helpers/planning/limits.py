@@ -26,9 +26,14 @@ def check_against(settings: RenderSettings, variant: Variant) -> None:
                 got=size,
                 next_step=f"the nearest: {near}",
             )
-    if settings.continuity == "latents" and not variant.text_input:
+    if settings.continuity == "joint" and variant.vace_layers:
         raise SettingsError(
-            f"{variant.title} starts every clip from a picture", where="continuity", got="latents",
+            f"{variant.title} is given frames, not latents", where="continuity", got="joint",
+            allowed="auto, latents, frames, image, cut",
+        )  # fmt: skip
+    if settings.continuity in ("latents", "joint") and not variant.text_input:
+        raise SettingsError(
+            f"{variant.title} starts every clip from a picture", where="continuity", got=settings.continuity,
             allowed="auto, image, cut",
         )  # fmt: skip
     if settings.continuity == "frames" and not variant.frames_input:
@@ -57,6 +62,9 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
     if context >= size:
         notes.append(f"context_frames: reduced to {4 * (size - 1)}, so that the window has room for new frames")
         context = size - 1
+    joint = size if mode == "joint" or settings.loop else 0
+    if mode == "joint":
+        mode, size = "latents", size + (settings.joint_windows - 1) * (size - context)
     tail = -(-settings.overlap_frames // 4)
     if tail and mode != "latents":
         notes.append("overlap_frames: without effect, because clips don't go on from latents here")
@@ -64,7 +72,7 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
     elif tail > (size - context) // 2:
         tail = (size - context) // 2
         notes.append(f"overlap_frames: reduced to {4 * tail}, half of what the window has room for")
-    return Window(size, least, context, tail, mode)
+    return Window(size, least, context, tail, mode, joint)
 
 
 def plan_camera(settings: RenderSettings, window: Window, seed: int, notes: list[str]) -> Camera | None:

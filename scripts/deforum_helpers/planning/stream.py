@@ -47,6 +47,7 @@ class Window:
     size, least: of the whole window.  context: how many latents of the stream a continuing window is pinned to,
     or as many frames as those hold.
     tail: latents made beyond the new ones for the next clip to cross-fade from.
+    joint: the model's own window, where `size` is of several that are made together; 0 = size is the model's.
     """
 
     size: int
@@ -54,6 +55,7 @@ class Window:
     context: int
     tail: int
     mode: Literal["latents", "frames", "image", "cut"]
+    joint: int = 0
 
     @property
     def given_frames(self) -> int:
@@ -74,7 +76,10 @@ class Before:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Output frames [start, end) and the latents made for them.  before, new: latents of the shot's stream."""
+    """Output frames [start, end) and the latents made for them.  before, new: latents of the shot's stream.
+
+    ring: latents of a clip whose end flows into its start; `new` has some of them twice.
+    """
 
     shot: int
     shot_start: int
@@ -91,6 +96,7 @@ class Stretch:
     overlap: int = 0
     picture: str = ""
     end_picture: str = ""
+    ring: int = 0
 
     @property
     def new_frames(self) -> int:

@@ -37,7 +37,7 @@ SECTIONS = (
     ),
     Section(
         "continuity", "Continuity", "how a clip goes on from the one before",
-        ("continuity", "motion", "context_frames", "overlap_frames", "window_frames"),
+        ("continuity", "motion", "context_frames", "overlap_frames", "window_frames", "joint_windows", "loop"),
     ),
     Section(
         "images", "Images and video in", "a first picture, a job to go on from",
@@ -96,6 +96,8 @@ LABELS = {
     "context_frames": "Context frames",
     "overlap_frames": "Overlap frames",
     "window_frames": "Window frames",
+    "joint_windows": "Windows made together",
+    "loop": "Loop",
     "init_image": "Init image",
     "init_images": "Keyframe images",
     "animation_mode": "Camera in",

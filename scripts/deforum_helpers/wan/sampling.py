@@ -15,6 +15,7 @@ from .dit import Conditioning
 from .guidance import MODES
 from .solvers import SOLVERS, Callback, NoiseSchedule, Velocity
 from .step_cache import StepCache, steps_after
+from .windows import Joint, joint_velocity
 
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 GuidedModel = Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +45,7 @@ class Prompts:
 
 
 def sample(
-    model: GuidedModel,
+    model: GuidedModel | None,
     noise: Tensor,
     solver: str,
     schedule: NoiseSchedule,
@@ -54,20 +55,24 @@ def sample(
     step_cache: float = 0.0,
     fresh: Collection[int] = (),
     guide: Tensor | None = None,
+    joint: Joint | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Integrate the flow from noise to clean latents.
 
-    model: of guided_model or switch_experts.  noise: [B, z, T, h, w] float32.
+    model: of guided_model or switch_experts; None with joint.  noise: [B, z, T, h, w] float32.
+    joint: the clip in windows, each with its own model, instead of all at once.
     channels: further input channels of the model (mask and image latents), [B, c, T, h, w].
     step_cache: threshold of StepCache, 0 = every step is computed; fresh: steps that are computed whatever it says.
     guide: clean latents [B, z, T, h, w] to start from, under as much noise as the schedule begins with.
     Returns [B, z, T, h, w] float32; pinned latents come back as given unless released on the way.
     """
-    velocity = model_velocity(model, schedule, channels)
+    assert (model is None) != (joint is None)
+    velocity = joint_velocity(joint, schedule, noise, pin) if joint else model_velocity(model, schedule, channels)
     start = noise if guide is None else _noised(guide, noise, schedule.sigmas[0])
     if pin is not None:
-        velocity, start = pinned_velocity(model, schedule, channels, pin, noise), start.clone()
+        velocity = velocity if joint else pinned_velocity(model, schedule, channels, pin, noise)
+        start = start.clone()
         start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
         fresh = {*fresh, *steps_after(schedule, pin.release_sigma)}
     if step_cache:

@@ -1,0 +1,127 @@
+"""Clips made in windows: alike where one window is enough, covered evenly where not, closed where they are rings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from deforum_helpers.wan.sampling import Pin, sample
+from deforum_helpers.wan.solvers import noise_schedule
+from deforum_helpers.wan.windows import Joint, closed, windows_of
+from deforum_helpers.wan_flow_matching import WanFlowMatchingPipeline
+from test_pipeline import first, following, parts, pipeline, render  # noqa: F401 - fixtures
+
+SCHEDULE = noise_schedule("unipc", 4, 3.0)
+
+
+def noise(latents: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(1, 4, latents, 2, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def drifting(x, t):
+    """A model whose answer depends on place, neighbours and timestep."""
+    when = t.view(t.shape[0], 1, -1, 1, 1) / 1000
+    return 0.5 * x + 0.1 * x.roll(1, 2) + when
+
+
+def joint_of(size=5, overlap=2, ring=False, clean=True, model=drifting) -> Joint:
+    return Joint(size, overlap, ring, clean, lambda latents: model)
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm++", "euler"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_one_window_is_exactly_no_window(solver, clean):
+    schedule, eps = noise_schedule(solver, 4, 3.0), noise(5)
+    pin = Pin(noise(2, seed=9), at_timestep_0=clean)
+    for given in (None, pin):
+        wanted = sample(drifting, eps, solver, schedule, pin=given)
+        got = sample(None, eps, solver, schedule, pin=given, joint=joint_of(clean=clean))
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(("count", "size", "overlap"), [(14, 5, 2), (13, 5, 2), (69, 21, 5), (6, 5, 4), (100, 21, 8)])
+@pytest.mark.parametrize("ring", [False, True])
+def test_windows_cover_everything_and_overlap_enough(count, size, overlap, ring):
+    for step in range(7):
+        windows = windows_of(count, joint_of(size, overlap, ring, clean=False), step)
+        assert {k for window in windows for k in window.latents(count)} == set(range(count))
+        inner = windows if ring else windows[1:]
+        assert all(window.context >= overlap for window in inner)
+        assert len(windows) <= -(-count // (size - overlap)) + 1
+        for before, now in zip(windows[-1:] + windows[:-1], windows, strict=True):
+            if now.context:
+                assert now.latents(count)[: now.context] == before.latents(count)[-now.context :]
+
+
+def test_a_ring_has_no_first_latent():
+    """Noise turned by a stride gives the ring turned by a stride; the latents of a plain clip depend on its ends."""
+    for ring in (True, False):
+        whole = sample(None, noise(12), "euler", SCHEDULE, joint=joint_of(ring=ring))
+        turned = sample(None, noise(12).roll(3, 2), "euler", SCHEDULE, joint=joint_of(ring=ring))
+        assert torch.allclose(whole.roll(3, 2), turned, atol=1e-5) == ring
+
+
+def test_a_ring_is_closed_by_its_own_latents():
+    ends = closed(whole := noise(12), 3)
+    assert ends.shape[2] == 16
+    assert torch.equal(ends[:, :, :3], whole[:, :, -3:]) and torch.equal(ends[:, :, -1], whole[:, :, 0])
+
+
+def test_later_windows_see_the_estimate_of_the_ones_before():
+    seen = []
+
+    def model(x, t):
+        seen.append((x.shape[2], tuple(t.reshape(-1).tolist())))
+        return 0.5 * x
+
+    sample(None, noise(8), "euler", SCHEDULE, joint=joint_of(model=model))
+    assert [len(times) for _, times in seen[:2]] == [1, 1], "no estimate yet: all are noise"
+    assert seen[3][1][:2] == (0, 0) and seen[3][1][2] > 0, "the second window's context is clean"
+    assert len(seen[2][1]) == 1, "the first window has none"
+
+
+def test_a_pinned_start_comes_back_as_given():
+    pin = Pin(noise(2, seed=5), at_timestep_0=True)
+    latents = sample(None, noise(11), "unipc", SCHEDULE, pin=pin, joint=joint_of())
+    assert torch.equal(latents[:, :, :2], pin.clean)
+    other = sample(None, noise(11), "unipc", SCHEDULE, joint=joint_of())
+    assert not torch.allclose(latents[:, :, 2:], other[:, :, 2:])
+
+
+def test_a_long_clip_is_made_in_windows_and_again_the_same(parts, pipeline, first, tmp_path):  # noqa: F811
+    long = replace(first, latent_frames=8, new_latents=8, guidance=(4.0,) * 8, window_latents=4, window_overlap=2)
+    frames = render(pipeline, long)
+    assert frames.shape == (29, 48, 64, 3)
+    again = replace(long, latents_file=str(tmp_path / "a.safetensors"), frames_file=str(tmp_path / "a.npy"))
+    assert np.array_equal(render(WanFlowMatchingPipeline(parts), again), frames)
+    at_once = replace(again, window_latents=0, window_overlap=0)
+    assert at_once.fingerprint() != long.fingerprint()
+    assert not np.array_equal(render(pipeline, at_once), frames)
+
+
+def test_a_window_as_long_as_the_clip_changes_nothing(pipeline, first, tmp_path):  # noqa: F811
+    frames = render(pipeline, first)
+    windowed = replace(first, window_latents=3, window_overlap=1, latents_file=str(tmp_path / "w.safetensors"))
+    assert np.array_equal(render(pipeline, windowed), frames)
+
+
+def test_guidance_changes_inside_a_long_clip(pipeline, first, tmp_path):  # noqa: F811
+    long = replace(first, latent_frames=8, new_latents=8, window_latents=4, window_overlap=2, num_inference_steps=1)
+    a = render(pipeline, replace(long, guidance=(4.0,) * 8))
+    b = render(pipeline, replace(long, guidance=(4.0,) * 7 + (9.0,), latents_file=str(tmp_path / "g.safetensors")))
+    assert np.array_equal(a[:17], b[:17]) and not np.array_equal(a[-4:], b[-4:])
+
+
+def test_a_ring_is_decoded_as_the_continuation_of_its_end(pipeline, first, tmp_path):  # noqa: F811
+    ring = replace(
+        first, latent_frames=6, new_latents=10, guidance=(4.0,) * 6, window_latents=4, window_overlap=2,
+        ring_latents=3, drop_frames=9, num_inference_steps=4,
+    )  # fmt: skip
+    frames = render(pipeline, ring).astype(int)
+    assert frames.shape[0] == 28  # 6 latents of four frames, and four more that are the first ones again
+    again, elsewhere = np.abs(frames[24:] - frames[:4]).mean(), np.abs(frames[12:16] - frames[:4]).mean()
+    assert again < 1 and again < elsewhere
