@@ -135,8 +135,7 @@ class RenderSettings:
     )  # fmt: skip
     continuity: str = _field(
         "choice", _CHAIN, "auto", choices=("auto", "latents", "joint", "frames", "image", "cut"),
-        hint="A clip starts from the former one's latents (joint: windows of a long clip are made together), "
-        "its last frames, its last frame, or nothing.",
+        hint="What a clip starts from: latents, frames or a frame of the former one; joint: by several windows.",
     )  # fmt: skip
     context_frames: int = _field(
         "int", _CHAIN, 0, "Frames of the former clip that a clip goes on from, 4 to a latent; 0 suits the model.",

@@ -101,7 +101,7 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     moves = camera.moves if camera else never
     before = what_is_before(lead, settings, variant, window, step, notes, moves=moves(0, bounds[1]))
     if settings.loop:
-        check_loop(settings, variant, segments, bool(cuts[1:].any()), moves=camera is not None)
+        check_loop(settings, variant, segments, bool(cuts[1:].any()), given=bool(images), moves=camera is not None)
         step, stretches = ring(settings.max_frames, step, window, notes)
     else:
         stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)

@@ -20,14 +20,15 @@ WARM_LATENTS = 3  # the ring's last latents, decoded first and dropped: the deco
 
 
 def check_loop(
-    settings: RenderSettings, variant: Variant, segments: Sequence[PromptSegment], has_cut: bool, *, moves: bool
-) -> None:
-    """Refuse what can't be a ring."""
+    settings: RenderSettings, variant: Variant, segments: Sequence[PromptSegment], has_cut: bool, *,
+    given: bool, moves: bool,
+) -> None:  # fmt: skip
+    """Refuse what can't be a ring.  given: whether frames are given as pictures; moves: whether the camera does."""
     reasons = [
         (not variant.text_input or bool(variant.vace_layers), f"{variant.title} doesn't start from text alone"),
         (has_cut or settings.continuity == "cut", "the video has a hard cut"),
         (settings.continuity in ("image", "frames"), f"continuity is {settings.continuity}, and a ring has no first"),
-        (bool(settings.init_image or settings.continue_from), "what it starts from is given, so its end can't be too"),
+        (given or bool(settings.continue_from), "what it starts from is given, so its end can't be too"),
         (moves, "the camera moves on and on"),
         (len(segments) > 1, f"it has {len(segments)} prompts, and a ring takes one"),
     ]
