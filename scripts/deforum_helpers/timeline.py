@@ -23,6 +23,7 @@ from .planning.clip_maker import Clip, ClipMaker
 from .planning.keyframe_images import check_images, keyframe_images, with_images
 from .planning.limits import (
     check_against,
+    note_held_schedules,
     note_shared_seeds,
     note_short_tails,
     plan_camera,
@@ -116,6 +117,8 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     )
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_shared_seeds(clips, settings, notes)
+    steps = np.floor(series["num_inference_steps"].values)
+    note_held_schedules(clips, {"num_inference_steps": steps, "shift": series["shift"].values}, notes)
     return Plan(
         fps=settings.fps,
         max_frames=settings.max_frames,

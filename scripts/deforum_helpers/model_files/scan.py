@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .headers import WEIGHT_SUFFIXES, TensorFile, read_tensor_file
+from .lora_header import looks_like_wan_lora
 from .parts import FOREIGN, PartInfo, identify_parts
 
 __all__ = ["Scan", "scan_files", "scan_folder"]
@@ -169,11 +170,22 @@ def _join_unnumbered(scan: Scan, headers: dict[str, TensorFile], loose: list[str
 
 
 def _foreign(file: TensorFile) -> str:
-    """What a file is that holds no part of a Wan model, "" if that can't be told."""
+    """What a file is that holds no part of a Wan model, "" if that can't be told.
+
+    Of hundreds of LoRA files beside the models, each with hundreds of names, most are told by the first name.
+    """
+    if looks_like_wan_lora(file.tensors) or not any(
+        name in _FOREIGN_NAMES or name.endswith(_FOREIGN_ENDINGS) for name in file.tensors
+    ):
+        return ""
     for name, what in FOREIGN:
         if name in file.tensors or any(full.endswith("." + name) for full in file.tensors):
             return f"is {what}, not a part of a Wan model"
     return ""
+
+
+_FOREIGN_NAMES = frozenset(name for name, _ in FOREIGN)
+_FOREIGN_ENDINGS = tuple(f".{name}" for name in _FOREIGN_NAMES)
 
 
 def _tokenizer(folder: Path, files: list[str]) -> PartInfo | None:

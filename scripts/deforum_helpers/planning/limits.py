@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
 
 from ..errors import SettingsError
 from ..lead import Lead
@@ -11,6 +15,8 @@ from ..variants import VARIANTS, Variant
 from .camera import Camera, camera_of
 from .clip_maker import Clip
 from .stream import Before, Rate, Stretch, Window, last_frame, steepest_rate
+
+_MOST_NAMED = 5
 
 
 def check_against(settings: RenderSettings, variant: Variant) -> None:
@@ -169,3 +175,17 @@ def note_shared_seeds(clips: tuple[Clip, ...], settings: RenderSettings, notes: 
                 f" seed {clip.seed}, which can repeat pictures; iter (with seed_iter_N 1) or random doesn't"
             )
             return
+
+
+def note_held_schedules(clips: tuple[Clip, ...], values: Mapping[str, np.ndarray], notes: list[str]) -> None:
+    """Say where a schedule takes effect that acts from clip to clip: each clip keeps its first frame's value.
+
+    values: name -> one value per output frame.
+    """
+    for name, series in values.items():
+        if all((series[clip.start_frame : clip.end_frame] == series[clip.start_frame]).all() for clip in clips):
+            continue
+        starts = [clips[0], *(b for a, b in pairwise(clips) if series[a.start_frame] != series[b.start_frame])]
+        named = ", ".join(str(clip.start_frame) for clip in starts[:_MOST_NAMED])
+        more = f" and {len(starts) - _MOST_NAMED} more" if len(starts) > _MOST_NAMED else ""
+        notes.append(f"{name}: a clip keeps the value of its first frame, so it takes effect at frame {named}{more}")
