@@ -57,6 +57,15 @@ def _long_take(variant: Variant) -> Values:
     return values
 
 
+def _loop(variant: Variant) -> Values | None:
+    if not variant.text_input or variant.vace_layers:  # planning/loop.py: a ring starts from nothing but text
+        return None
+    return {
+        "loop": True, "continuity": "auto", "strength": "0: (1.0)", "max_frames": max(variant.window_frames - 1, 48),
+        "fps": variant.native_fps, "motion": "model",
+    }  # fmt: skip
+
+
 def _hard_cuts(variant: Variant) -> Values | None:
     if not variant.text_input:  # a clip after a cut has no picture to start from
         return None
@@ -74,6 +83,7 @@ ROWS: tuple[tuple[str, str, Callable[[Variant], Values | None]], ...] = (
     ("Quality", "The model's own size, steps and guidance, and a carefully encoded video.", _quality),
     ("4 steps", "Only for weights distilled to 4 steps, or with a LoRA that is: no guidance.", _four_steps),
     ("Long take", "Half a minute in one continuous motion: much context, soft joins.", _long_take),
+    ("Loop", "The end flows into the start; for one prompt.", _loop),
     ("Hard cuts", "Every keyframe is a cut to a picture of its own.", _hard_cuts),
     ("Portrait", "Upright, for phones.", _portrait),
 )

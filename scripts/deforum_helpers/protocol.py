@@ -122,6 +122,12 @@ class ClipRequest:
     window_overlap: int = 0
     ring_latents: int = 0
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is to be embedded: the prompt, and the negative one where guidance differs from 1."""
+        guided = any(scale != 1 for scale in (*self.guidance, *self.low_noise_guidance))
+        return (self.prompt, self.negative_prompt) if guided else (self.prompt,)
+
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.
 

@@ -119,9 +119,7 @@ class WanFlowMatchingPipeline:
 
     def encode_prompts(self, request: ClipRequest) -> Tensor:
         """Contexts [1 or 2, text_len, text_dim]: the prompt, and the negative one where guidance differs from 1."""
-        guided = any(scale != 1 for scale in (*request.guidance, *request.low_noise_guidance))
-        texts = [request.prompt, request.negative_prompt] if guided else [request.prompt]
-        contexts = self.text_encoder.encode(texts).to(self.machine.device)
+        contexts = self.text_encoder.encode(request.texts).to(self.machine.device)
         if not self.memory.rung.keep_text_encoder:
             self.text_encoder.unload()
         return contexts

@@ -104,11 +104,14 @@ class Service:
 
         Latents that were on disk by then are not sampled again.
         """
+        from .wan.memory import NoRoomToLoad
+
         while True:
             try:
                 return self._clip(request)
             except OutOfDeviceMemory as error:
-                level = self._pipeline.memory.lower if self._pipeline else None
+                planned = error if isinstance(error, NoRoomToLoad) else self._pipeline and self._pipeline.memory
+                level = planned.lower if planned else None
                 if level is None:
                     raise
                 self.channel.send(Loading(request.id, "memory", 0.0, f"{error.what}; loading with less at once"))
@@ -151,6 +154,7 @@ class Service:
 
     def _load(self, request: ClipRequest | InspectRequest):
         """The pipeline of a model on a device, loaded unless it is the one in hand."""
+        from .wan.clip_files import load_latents
         from .wan.loading import LoadOptions, load_parts
         from .wan.machine import choose_machine
         from .wan.memory import BEGIN_AT
@@ -172,7 +176,9 @@ class Service:
 
             level = BEGIN_AT[memory] if self._level is None else self._level
             size = (clip.window_latents or clip.latent_frames, clip.height, clip.width) if clip else None
-            parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, **ways))
+            sampled = clip and load_latents(Path(clip.latents_file), fingerprint=clip.fingerprint()) is not None
+            texts = clip.texts if clip and not sampled else ()  # a clip that only lacks its decode needs no prompt
+            parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, **ways, prompts=texts))
             self._pipeline = WanFlowMatchingPipeline(parts)
             self._key = key
         return self._pipeline

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from .eight_bit import check_multiply, is_eight_bit, narrowed, to_eight_bit
 from .image_encoder import ImageEncoder, ImageEncoderConfig
 from .lora import LoraMix
 from .machine import Machine
-from .memory import MemoryPlan, Needs, estimate_needs, plan_memory
+from .memory import MemoryPlan, Needs, NoRoomToLoad, estimate_needs, plan_memory
 from .offload import TakingTurns, stream_blocks
 from .text_cache import EmbeddingCache
 from .text_encoder import TextEncoder
@@ -55,6 +57,7 @@ class LoadOptions:
     size: latent frames, height and width to plan memory for, None = the variant's own.
     level: of the memory ladder, None = what fits.  weights_dtype: of eight_bit.WEIGHTS.
     attention: see pick_attention.  compile: the backbone's blocks.
+    prompts: embedded while the other parts load; later they come out of the cache.
     """
 
     size: tuple[int, int, int] | None = None
@@ -62,13 +65,14 @@ class LoadOptions:
     weights_dtype: str = "auto"
     attention: str = "auto"
     compile: bool = False
+    prompts: tuple[str, ...] = ()
 
 
 def load_parts(model: str, machine: Machine, on_loading: OnLoading, options: LoadOptions = LoadOptions()) -> Parts:
     """Load a model for rendering.
 
     model: a folder, a backbone's file, or a ModelInfo.reference.  on_loading(part, seconds, note): seconds is 0
-    when a part begins.
+    when a part begins.  All of it is told on the caller's thread.
     The text encoder only loads with the first prompt it hasn't seen.  Raises ModelError, SettingsError.
     """
     info = inspect_model(model).require()
@@ -76,18 +80,49 @@ def load_parts(model: str, machine: Machine, on_loading: OnLoading, options: Loa
         check_multiply(machine.device)
     memory = plan_memory(_needs(info, machine, options), machine.free_memory, options.level)
     on_loading("memory", 0.0, memory.reason)
-    dits, mixes = _load_dits(info, machine, on_loading, memory, options)
-    vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
-    vae.tile, vae.latents_per_chunk = memory.rung.tile, memory.rung.latents_per_chunk
-    vae.frames_per_chunk = TEMPORAL_STRIDE * vae.latents_per_chunk
     text_encoder = TextEncoder(
         info.parts["text_encoder"], info.parts["tokenizer"], info.row.text_len, machine.device, machine.dtype,
         EmbeddingCache(cache_folder() / "text"), memory.stream_text_encoder,
     )  # fmt: skip
-    image_encoder = None
-    if info.row.image_tokens:
-        image_encoder = _timed(on_loading, "image_encoder", info, lambda part: load_image_encoder(part, machine))
+    with _told_of_no_room(memory), _beside(text_encoder, options.prompts):
+        dits, mixes = _load_dits(info, machine, on_loading, memory, options)
+        vae = _timed(on_loading, "vae", info, lambda part: load_vae(part, info.row, machine))
+        image_encoder = None
+        if info.row.image_tokens:
+            image_encoder = _timed(on_loading, "image_encoder", info, lambda part: load_image_encoder(part, machine))
+    vae.tile, vae.latents_per_chunk = memory.rung.tile, memory.rung.latents_per_chunk
+    vae.frames_per_chunk = TEMPORAL_STRIDE * vae.latents_per_chunk
     return Parts(info.row, dits, mixes, vae, text_encoder, image_encoder, machine, memory)
+
+
+@contextlib.contextmanager
+def _told_of_no_room(memory: MemoryPlan) -> Iterator[None]:
+    """An out-of-memory as an error that knows the next step down.  Raises NoRoomToLoad."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        ran_out = NoRoomToLoad(
+            "the device ran out of memory while the model was loaded",
+            next_step="close other programs on the GPU, or choose weights_dtype fp8, memory offload; then --resume",
+        )
+        ran_out.lower = memory.lower
+        raise ran_out from error
+
+
+@contextlib.contextmanager
+def _beside(text_encoder: TextEncoder, prompts: tuple[str, ...]) -> Iterator[None]:
+    """Embed prompts on a thread of its own while the block loads the other parts.
+
+    The memory plan has room for both: where it hadn't, the encoder's blocks are streamed.  Raises what either raises,
+    the block's error first.
+    """
+    if not prompts:
+        yield
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="text") as thread:
+        embedding = thread.submit(text_encoder.encode, prompts)
+        yield
+        embedding.result()
 
 
 def _load_dits(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import OutOfDeviceMemory
 from .vae_tiles import CORE, HALO, spans
 
 GIB = 1024**3
@@ -79,6 +80,12 @@ class MemoryPlan:
     lower: int | None
     stream_text_encoder: bool
     reason: str
+
+
+class NoRoomToLoad(OutOfDeviceMemory):
+    """A model that didn't fit as planned.  lower: the next step of the ladder, None at its end."""
+
+    lower: int | None = None
 
 
 def estimate_needs(
