@@ -48,7 +48,7 @@ def _four_steps(variant: Variant) -> Values | None:
 
 def _long_take(variant: Variant) -> Values:
     values: Values = {
-        "strength": "0: (1.0)", "continuity": "auto", "context_frames": 0, "overlap_frames": 0,
+        "strength": "0: (1.0)", "continuity": "auto", "context_frames": 0, "overlap_frames": 0, "loop": False,
         "max_frames": round(_LONG_TAKE_SECONDS * variant.native_fps) + 1, "fps": variant.native_fps,
     }  # fmt: skip
     if variant.text_input:  # one that starts from text can go on from latents as well
@@ -69,7 +69,7 @@ def _loop(variant: Variant) -> Values | None:
 def _hard_cuts(variant: Variant) -> Values | None:
     if not variant.text_input:  # a clip after a cut has no picture to start from
         return None
-    return {"continuity": "cut", "overlap_frames": 0, "seed_behavior": "random"}
+    return {"continuity": "cut", "overlap_frames": 0, "seed_behavior": "random", "loop": False}
 
 
 def _portrait(variant: Variant) -> Values | None:

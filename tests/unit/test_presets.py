@@ -40,7 +40,7 @@ def test_what_each_model_is_offered():
     names = {name: [preset.name for preset in builtin_presets(variant)] for name, variant in VARIANTS.items()}
     assert names[DEMO] == ["Quick look", "Quality", "Long take", "Loop", "Hard cuts"]
     assert "Loop" not in names["wan2.1-vace-1.3B"] and "Loop" not in names["wan2.1-i2v-14B-480P"]
-    assert names["wan2.1-t2v-14B"] == ["Quick look", "Quality", "4 steps", "Long take", "Hard cuts", "Portrait"]
+    assert names["wan2.1-t2v-14B"] == ["Quick look", "Quality", "4 steps", "Long take", "Loop", "Hard cuts", "Portrait"]
     assert "Hard cuts" not in names["wan2.1-i2v-14B-480P"], "a clip after a cut would have no picture"
     quick = {preset.name: preset for preset in builtin_presets(VARIANTS["wan2.1-t2v-14B"])}["Quick look"].settings
     assert (quick["width"], quick["height"], quick["num_inference_steps"]) == (832, 480, "20")
@@ -52,6 +52,14 @@ def test_a_built_in_preset_undoes_another_one_s_sampling():
     assert (settings.num_inference_steps, settings.guidance_scale) == ("4", "1")
     settings = apply_preset(settings, by_name["Quality"])[0]
     assert (settings.num_inference_steps, settings.guidance_scale, settings.solver) == ("", "", "")
+
+
+def test_a_loop_is_undone_by_what_can_be_none():
+    by_name = {preset.name: preset for preset in builtin_presets(VARIANTS[DEMO])}
+    settings = apply_preset(RenderSettings(), by_name["Loop"])[0]
+    assert settings.loop
+    for name in ("Long take", "Hard cuts"):
+        assert not apply_preset(settings, by_name[name])[0].loop
 
 
 # The user's own
