@@ -47,7 +47,7 @@ def _draw(
     left, top = box[0] + _LEFT * _SCALE, box[1] + _TOP * _SCALE
     right, bottom = box[2] - _RIGHT * _SCALE, box[3] - _BOTTOM * _SCALE
     most = max((max(line, default=0.0) for line in chart.lines.values()), default=1.0)
-    most = max(most, chart.limit or 0.0) * 1.05 or 1.0
+    most = _rounded_up(max(most, chart.limit or 0.0) or 1.0)
     last = max(1, *(len(line) - 1 for line in chart.lines.values()))
     place = lambda x, y: (left + (right - left) * x / last, bottom - (bottom - top) * y / most)  # noqa: E731
     draw.text((left, box[1] + 4 * _SCALE), chart.title, fill="black", font=font)
@@ -65,6 +65,12 @@ def _draw(
     for name, line in chart.lines.items():
         points = [place(x, y) for x, y in enumerate(line)]
         draw.line(points, fill=colours[name], width=2 * _SCALE, joint="curve")
+
+
+def _rounded_up(most: float) -> float:
+    """The least axis end above a value whose four equal parts are round numbers."""
+    unit = 10.0 ** np.floor(np.log10(most / 4))
+    return float(next(4 * unit * part for part in (1, 2, 2.5, 5, 10) if 4 * unit * part >= most))
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], path: Path) -> None:
