@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_at_its_field(page, name, typed, words) -> None:
     assert words in told.inner_text()
     assert page.input_value(f"#deforum_wan_{name}") == typed  # kept as it was typed
     assert page.locator("svg.dw-timeline").count() >= 1  # and the timeline stays
-    page.click("#deforum_wan_generate")
+    page.evaluate("() => window.deforumWan.generate()")  # to its end: a click alone leaves it waiting for its plan
     page.wait_for_selector(".dw-problem span")
     assert words in page.inner_text(".dw-problem")
     assert page.evaluate("() => window.deforumWan.api('jobs')")["total"] == 0

@@ -27,7 +27,7 @@ def write_lora(path: Path) -> None:
 
 
 def test_files_are_chosen_weighed_and_removed(gradio3_python, browser, tmp_path) -> None:
-    models = tmp_path / "data" / "models"
+    models = tmp_path / "data" / "webui" / "models"
     (models / "wan").mkdir(parents=True)
     write_lora(models / "Lora" / "ink.safetensors")
     write_lora(models / "Lora" / "styles" / "grain.safetensors")

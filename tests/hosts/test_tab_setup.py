@@ -24,6 +24,37 @@ def test_without_the_environment(browser, tmp_path, monkeypatch) -> None:
         webui.stop()
 
 
+def test_installing_shows_its_log_live_and_can_be_stopped(browser, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("gradio")
+    monkeypatch.setenv("DEFORUM_WAN_ENV", str(tmp_path / "environment"))
+    monkeypatch.setenv("DEFORUM_WAN_WORKER_PYTHON", "")
+    webui = WebUI("", tmp_path)
+    try:
+        with opened(browser, webui.url) as page:
+            page.click(".dw-banner >> text=Install")
+            page.wait_for_selector("#deforum_wan_environment[open] .dw-log:has-text('[1/')")
+            page.wait_for_selector(".dw-setup-state:has-text('install is under way')")
+            page.click("#deforum_wan_environment button:has-text('Stop')")
+            page.wait_for_selector(".dw-setup-state .dw-error:has-text('stopped')")
+            page.wait_for_selector("#deforum_wan_environment button:has-text('Install'), button:has-text('Go on')")
+    finally:
+        webui.stop()
+
+
+def test_the_self_test_renders_and_says_so(browser, tmp_path) -> None:
+    pytest.importorskip("gradio")
+    webui = WebUI("", tmp_path)
+    try:
+        with opened(browser, webui.url) as page:
+            page.click("#deforum_wan_environment summary")
+            page.click("#deforum_wan_environment button:has-text('Self-test')")
+            page.wait_for_selector(".dw-setup-state .dw-good:has-text('the self-test passed: 17 frames')")
+            log = page.inner_text("#deforum_wan_environment .dw-log")
+            assert "sampling" in log and "the self-test passed" in log
+    finally:
+        webui.stop()
+
+
 def test_a_server_that_went_away_is_said(browser, tmp_path) -> None:
     pytest.importorskip("gradio")
     webui = WebUI("", tmp_path)
@@ -47,7 +78,7 @@ def test_a_damaged_queue_is_set_aside_with_a_word(browser, tmp_path) -> None:
         with opened(browser, webui.url) as page:
             page.wait_for_selector(".dw-queue .dw-banner:has-text('set aside')")
             assert "[object" not in page.inner_text(".dw-queue")
-            assert list((tmp_path / "data").glob("queue.sqlite3*damaged*"))
+            assert list((tmp_path / "data").glob("queue.damaged-*.sqlite3"))
             page.click("[title='Forget these notices']")
             page.wait_for_selector(".dw-queue .dw-banner", state="detached")
             page.click("#deforum_wan_enqueue")
