@@ -12,11 +12,12 @@
 
         dw.makePresets = function () {
             select.addEventListener("change", () => { words(); apply(select.value).catch(dw.complain); });
-            store.listen((names) => names.includes("model") && load(select.value).catch(dw.complain));
+            store.listen((names) => names.includes("model") && load(() => select.value).catch(dw.complain));
             return h("div.dw-presets", {}, h("label.dw-label", { htmlFor: "deforum_wan_preset" }, "Preset"), select,
                 dw.button("Save…", "Save the form as a preset", save), dw.button("⋯", "Rename, delete, default, import, export", menu, "dw-plain"), about);
         };
 
+        // keep: the preset to show as chosen; asked for once the list is there, for someone may have chosen another by then.
         const load = async function (keep) {
             found = await dw.api(`presets?model=${encodeURIComponent(store.values.model || "")}`);
             const group = (label, builtIn) => {
@@ -24,13 +25,14 @@
                 return own.length ? h("optgroup", { label }, own.map((preset) => h("option", { value: preset.name, title: preset.description },
                     preset.name + (preset.name === found.default ? " (default)" : "")))) : null;
             };
+            const name = keep();
             dw.fill(select, h("option", { value: "" }, "choose…"), group("Built in", true), group("Your own", false));
-            select.value = found.presets.some((preset) => preset.name === keep) ? keep : "";
+            select.value = found.presets.some((preset) => preset.name === name) ? name : "";
             words();
             return found;
         };
         dw.loadPresets = async function () {
-            await load("");
+            await load(() => "");
             for (const line of found.notices) dw.say(line, "bad");
             if (found.default && !dw.draft()) { select.value = found.default; await apply(found.default); words(); }
         };
@@ -38,9 +40,12 @@
         const chosen = () => found.presets.find((preset) => preset.name === select.value);
         function words() { about.textContent = chosen() ? chosen().description : ""; }
 
+        let turn = 0;
         async function apply(name) {
             if (!name) return;
+            const mine = ++turn;
             const mixed = await dw.api(`presets/${encodeURIComponent(name)}/apply`, { settings: store.request() });
+            if (mine !== turn) return; // another was chosen meanwhile
             store.load(mixed.settings);
             if (mixed.notes.length) dw.say(`Preset ${name}`, "", mixed.notes);
         }
@@ -52,7 +57,7 @@
             const text = h("input", { type: "text", value: own ? own.description : "", "aria-label": "Description" });
             dw.ask("Save a preset", "Name", own ? own.name : "", "Save", async (name) => {
                 const saved = await dw.api("presets", { name, settings: store.request(), description: text.value, overwrite: over.checked, with_content: content.checked });
-                await load(saved.name);
+                await load(() => saved.name);
                 dw.say(`Preset ${saved.name} is saved`);
             }, [h("label.dw-field", {}, h("span.dw-label", {}, "What it is for"), text),
                 h("label.dw-check", {}, content, " with prompts, seed, picture and sound"),
@@ -69,14 +74,14 @@
                 };
                 const path = preset ? `presets/${encodeURIComponent(preset.name)}` : "";
                 return [h("p.dw-hint", {}, preset ? `Chosen: ${preset.name}${own ? "" : " (built in)"}` : "No preset is chosen."), h("div.dw-menu", {},
-                    then("Open the tab with this preset", async () => { await dw.api("presets/default", { name: preset.name }); await load(preset.name); }, !preset),
-                    then("Open the tab without a preset", async () => { await dw.api("presets/default", { name: "" }); await load(select.value); }, !found.default),
-                    then("Rename…", async () => dw.ask("Rename", "Name", preset.name, "Rename", async (name) => { await dw.api(`${path}/rename`, { name }); await load(name); }), !own),
+                    then("Open the tab with this preset", async () => { await dw.api("presets/default", { name: preset.name }); await load(() => preset.name); }, !preset),
+                    then("Open the tab without a preset", async () => { await dw.api("presets/default", { name: "" }); await load(() => select.value); }, !found.default),
+                    then("Rename…", async () => dw.ask("Rename", "Name", preset.name, "Rename", async (name) => { await dw.api(`${path}/rename`, { name }); await load(() => name); }), !own),
                     then("Export as a file", async () => exportPreset(preset, path), !own),
                     then("Import a file…", async () => dw.pickFiles(".json,.txt", false, ([file]) => importPreset(file))),
                     then("Delete", async () => dw.confirm(`Delete ${preset.name}?`, "The preset's file is removed.", "Delete", async () => {
                         await dw.api(path, null, "DELETE");
-                        await load("");
+                        await load(() => "");
                     }), !own, "dw-danger"))];
             });
         }
@@ -89,7 +94,7 @@
             const text = await file.text();
             dw.ask("Import a preset", "Name", file.name.replace(/\.[^.]*$/, ""), "Import", async (name) => {
                 const made = await dw.api("presets/import", { name, text });
-                await load(made.name);
+                await load(() => made.name);
                 dw.say(`Preset ${made.name} is imported`);
             });
         }
