@@ -36,11 +36,11 @@ def generate(page, steps: str, prompt: str = "a red balloon over the sea") -> in
     page.evaluate("text => window.deforumWan.store.set('prompts', text)", json.dumps({"0": prompt}))
     page.fill("#deforum_wan_num_inference_steps_plain", steps)
     page.fill("#deforum_wan_seed", "7")
-    before = page.evaluate("() => window.deforumWan.api('jobs').then((found) => found.jobs.map((job) => job.id))")
+    listed = "() => window.deforumWan.api('jobs').then((found) => found.jobs.map((job) => job.id))"
+    before = set(page.evaluate(listed))
     page.click("#deforum_wan_generate")
-    page.wait_for_selector(".dw-notice:has-text('begins')")
-    after = page.evaluate("() => window.deforumWan.api('jobs').then((found) => found.jobs.map((job) => job.id))")
-    return next(job for job in after if job not in before)
+    until(lambda: set(page.evaluate(listed)) - before)  # an earlier job's word that it begins may still be there
+    return (set(page.evaluate(listed)) - before).pop()
 
 
 def done(page, standalone, job: int) -> dict:
@@ -74,7 +74,7 @@ def test_the_frames_so_far_are_a_video(page, standalone) -> None:
     page.wait_for_function("() => document.querySelector('.dw-stage video').readyState >= 2")
     length = page.evaluate("() => document.querySelector('.dw-stage video').duration")
     assert length == pytest.approx(17 / 16, abs=0.1)
-    assert page.inner_text(".dw-so-far") == "Show the preview"
+    page.wait_for_selector(".dw-so-far:has-text('Show the preview')")
     page.click(".dw-so-far")
     page.wait_for_selector("img.dw-frame")
     page.click("text=Stop, keep frames")
