@@ -18,7 +18,7 @@
         const logBox = h("details.dw-log-box", {}, h("summary", {}, "Log"), log);
         const offline = h("div.dw-banner.dw-warn", { hidden: true }, "The server does not answer. Jobs go on if it lives; this page tries again.");
         const watchers = [];
-        let timer = 0, logNext = 1, chosen = "", chosenRan = false, shown = "", last = null;
+        let timer = 0, logNext = 1, chosen = "", chosenRan = false, ran = 0, shown = "", last = null;
 
         dw.state = null;
         dw.watch = (watcher) => watchers.push(watcher);
@@ -62,7 +62,8 @@
             for (const watcher of watchers) watcher(state, before);
         }
 
-        // Choosing what is shown: "" = what runs, else the last finished; "job-7" = that one.
+        // Choosing what is shown: "" = what runs, else what ran last while this page watched, else the last finished;
+        // "job-7" = that one.
 
         dw.look = function (what) {
             chosen = what;
@@ -102,6 +103,7 @@
 
         function showRunning(job) {
             const progress = job.progress || {};
+            ran = job.id;
             if (shown !== `run-${job.id}`) {
                 shown = `run-${job.id}`;
                 dw.fill(stage, h("div.dw-empty", {}, "The first preview comes with the first steps."));
@@ -218,18 +220,18 @@
         }
 
         async function showEnded() {
-            const number = chosen ? Number(chosen.slice(4)) : 0;
+            const number = chosen ? Number(chosen.slice(4)) : ran;
             const key = `end-${number}-${dw.state.queue.counts.done}-${dw.state.queue.counts.failed}-${dw.state.queue.counts.cancelled}-${dw.state.queue.counts.interrupted}`;
             if (shown === key) return;
             shown = key;
-            const found = number ? await dw.api(`jobs/${number}`).catch(() => null)
-                : (await dw.api("jobs?states=done&limit=1")).jobs[0] || null;
+            const found = (number && await dw.api(`jobs/${number}`).catch(() => null))
+                || (await dw.api("jobs?states=done&limit=1")).jobs[0] || null;
             if (shown !== key) return;
             last = found;
             if (!found) return showNothing();
             status.textContent = [`job ${found.id}`, found.state === "interrupted" && found.paused ? "paused" : found.state,
                 found.seed === null || found.seed === undefined ? "" : `seed ${found.seed}`].filter(Boolean).join(" · ");
-            if (found.video) dw.fill(stage, player(dw.fileUrl(found.video, { n: Math.round(found.updated || 0) }), Boolean(number)));
+            if (found.video) dw.fill(stage, player(dw.fileUrl(found.video, { n: Math.round(found.updated || 0) }), found.id === number));
             else if (found.thumbnail) dw.fill(stage, h("img.dw-frame", { alt: "", src: dw.fileUrl(found.thumbnail) }));
             else dw.fill(stage, h("div.dw-empty", {}, found.error ? found.error.message : "This job has no video."));
             if (found.error && found.video) stage.append(h("div.dw-error", {}, found.error.message));

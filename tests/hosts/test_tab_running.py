@@ -93,6 +93,8 @@ def test_a_reload_and_a_second_browser_show_the_same_run(page, standalone, brows
             one.wait_for_selector(".dw-strip .dw-playhead", state="attached")
         other.click("text=Stop, keep frames")
         page.wait_for_selector(f".dw-waiting-jobs [data-job='{job}']", state="detached")
+        for one in (page, other):  # neither of them chose the job: they only watched it
+            one.wait_for_selector(f".dw-status:has-text('job {job} · cancelled')")
 
 
 def test_skip_goes_on_with_the_next(page, standalone) -> None:
