@@ -4,6 +4,7 @@
 //   dialogs   notices, questions, files in and out
 //   fields    one control for each field of the settings, generated from what the server says of it
 //   loras     LoRA files and their strengths
+//   pictures  keyframe images and their frames
 //   model     model picker, size and length
 //   prompts   prompts as a table and as JSON
 //   plan      timeline, errors at their fields, estimate
@@ -21,7 +22,7 @@
 (function () {
     "use strict";
     const dw = (window.deforumWan = window.deforumWan || {});
-    const PARTS = ["dialogs", "fields", "loras", "model", "prompts", "plan", "actions", "live", "queue", "again", "history",
+    const PARTS = ["dialogs", "fields", "loras", "pictures", "model", "prompts", "plan", "actions", "live", "queue", "again", "history",
         "presets", "setup", "tab"];
     const DRAFT = "deforum-wan-draft";
 

@@ -58,7 +58,7 @@
                 shown.addEventListener("drop", (event) => {
                     event.preventDefault();
                     event.stopPropagation();
-                    if (event.dataTransfer.files[0]) upload(field, event.dataTransfer.files[0]);
+                    if (event.dataTransfer.files[0]) fillIn(field, event.dataTransfer.files[0]);
                 });
             }
             return { input, shown, show: () => write(input, field) };
@@ -142,16 +142,17 @@
 
         function browse(field) {
             return dw.button("Choose…", `${label(field.name)}: upload a file, or drop it here`, () =>
-                dw.pickFiles(FILES[field.name], false, ([file]) => file && upload(field, file)));
+                dw.pickFiles(FILES[field.name], false, ([file]) => file && fillIn(field, file)));
         }
 
-        async function upload(field, file) {
+        async function fillIn(field, file) {
             try {
-                const data = await base64(file);
-                const kept = await dw.api("uploads", { field: field.name, name: file.name, data });
-                store.set(field.name, kept.path);
+                store.set(field.name, await dw.upload(field.name, file));
             } catch (error) { dw.complain(error); }
         }
+
+        // Returns the path under which the server keeps it.
+        dw.upload = async (name, file) => (await dw.api("uploads", { field: name, name: file.name, data: await base64(file) })).path;
 
         function base64(file) {
             return new Promise((done, failed) => {

@@ -260,3 +260,33 @@ def test_what_was_typed_outlives_the_page(page) -> None:
     page.reload()
     page.wait_for_selector(".dw-app svg.dw-timeline")
     assert values(page)["positive_prompt"] == "at dawn"
+
+
+def test_keyframe_images_are_rows_and_text(page, tmp_path) -> None:
+    page.evaluate("() => { document.querySelector('[data-section=images]').open = true; }")
+    files = [tmp_path / "sea.png", tmp_path / "night.png"]
+    for file, colour in zip(files, ("teal", "navy"), strict=True):
+        Image.new("RGB", (64, 40), colour).save(file)
+    with page.expect_file_chooser() as chooser:
+        page.click("text=+ picture")
+    chooser.value.set_files([str(file) for file in files])
+    page.wait_for_selector(".dw-keyframe-image:nth-child(2)")
+    found = json.loads(values(page)["init_images"])
+    assert list(found) == ["0", "40"] and all(Path(path).suffix == ".png" for path in found.values())
+    assert planned(page)["errors"] == []
+    page.fill("[aria-label='Frame of picture 2']", "0")  # taken: the first picture is not lost
+    assert json.loads(values(page)["init_images"]) == found
+    page.fill("[aria-label='Frame of picture 2']", "max_f/2")
+    assert list(json.loads(values(page)["init_images"])) == ["0", "max_f/2"]
+    assert page.locator("#deforum_wan_init_images").input_value() == values(page)["init_images"]
+    page.fill("[aria-label='Frame of picture 2']", "max_f/")
+    page.wait_for_selector("[data-field=init_images].dw-wrong")
+    set_field(page, "init_images", '{"0": "a.png", ')
+    page.wait_for_selector(".dw-pictures >> text=mend it as text")
+    assert values(page)["init_images"] == '{"0": "a.png", '
+    set_field(page, "init_images", '{"16": "b.png", "0": "a.png"}')
+    assert page.locator(".dw-keyframe-image").count() == 2
+    page.click(".dw-keyframe-image:nth-child(1) [title=Remove]")
+    assert json.loads(values(page)["init_images"]) == {"16": "b.png"}
+    page.click(".dw-keyframe-image:nth-child(1) [title=Remove]")
+    assert values(page)["init_images"] == ""

@@ -103,3 +103,23 @@ def test_every_state(standalone, browser, shot) -> None:
         page.click("text=Add as grid…")
         page.wait_for_selector(".dw-grid-rows")
         shot(page, "grid_dark", whole=False)
+
+
+def test_sections_in_the_dark(standalone, browser, shot) -> None:
+    """Those that are closed when the tab is opened, with something in them."""
+    values = {
+        "zoom": "0: (1), 40: (1.02), 80: (1)",
+        "translation_x": "0: (2*sin(t/10))",
+        "init_images": "40: sunset.png",
+        "loras": "grain = 0: (0.2), 60: (0.9)",
+    }
+    with opened(browser, standalone.url, theme="dark") as page:
+        page.evaluate("() => document.querySelectorAll('details.dw-section').forEach((one) => { one.open = false; })")
+        page.evaluate(
+            """() => ["continuity", "images", "lora", "camera"].forEach(
+                (id) => { document.querySelector(`[data-section=${id}]`).open = true; })"""
+        )
+        for name, value in values.items():
+            set_field(page, name, value)
+        page.wait_for_selector("[data-field=zoom] .dw-schedule-curve svg")
+        shot(page, "sections_dark")

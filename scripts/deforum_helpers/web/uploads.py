@@ -22,13 +22,13 @@ FOLDER = "uploads"
 _LARGEST = 40 * 1024 * 1024
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _SOUNDS = (".mp3", ".wav", ".flac", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mkv", ".webm", ".mov")
-_ENDINGS = {"init_image": _PICTURES, "soundtrack": _SOUNDS}
+_ENDINGS = {"init_image": _PICTURES, "init_images": _PICTURES, "soundtrack": _SOUNDS}
 
 
 def upload_routes(base: str) -> list[Route]:
     return [
         Route("POST", f"{base}/uploads", upload, "Hand over a picture or a sound",
-              {"field": "init_image or soundtrack", "name": "the file's name", "data": "its bytes in base64"},
+              {"field": "init_image, init_images, soundtrack", "name": "the file's name", "data": "its bytes, base64"},
               largest=_LARGEST * 4 // 3 + 10_000),
     ]  # fmt: skip
 
@@ -41,8 +41,8 @@ def upload(call: Call) -> Reply:
     if ending not in _ENDINGS[field]:
         raise SettingsError("is no file for this field", where=field, got=name[:100], allowed=" ".join(_ENDINGS[field]))
     data = _decoded(body.text("data", longest=_LARGEST * 4 // 3 + 8), field)
-    if field == "init_image":
-        _check_picture(data, name)
+    if _ENDINGS[field] is _PICTURES:
+        _check_picture(data, field, name)
     path = call.service.data / FOLDER / f"{hashlib.sha256(data).hexdigest()[:20]}{ending}"
     _keep(path, data)
     return Reply({"path": str(path), "name": name, "size": len(data)}, 201)
@@ -58,15 +58,15 @@ def _decoded(text: str, field: str) -> bytes:
     return data
 
 
-def _check_picture(data: bytes, name: str) -> None:
+def _check_picture(data: bytes, field: str, name: str) -> None:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             picture.verify()
     except UnidentifiedImageError:
-        raise SettingsError("is no picture", where="init_image", got=name[:100]) from None
+        raise SettingsError("is no picture", where=field, got=name[:100]) from None
     except Exception as error:  # Pillow raises whatever its readers do
         words = " ".join(str(error).split())[:120]
-        raise SettingsError(f"can't be read as a picture ({words})", where="init_image", got=name[:100]) from None
+        raise SettingsError(f"can't be read as a picture ({words})", where=field, got=name[:100]) from None
 
 
 def _keep(path: Path, data: bytes) -> None:
