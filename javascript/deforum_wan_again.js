@@ -26,7 +26,7 @@
             const { keyframes } = await dw.api("plan", { settings: found.settings });
             const last = keyframes.length ? found.settings.prompts[keyframes[keyframes.length - 1].key] : "";
             const more = found.settings.seed_behavior === "schedule" ? { seed_behavior: "iter" } : {};
-            store.load({ ...found.settings, prompts: { 0: last }, continue_from: all.settings_file, init_image: "", seed: -1, ...more });
+            store.load({ ...found.settings, prompts: { 0: last }, continue_from: all.settings_file, init_image: "", init_video: "", seed: -1, ...more });
             dw.say(`The form goes on from the end of job ${job.id}: say what comes next, then Generate`);
             const first = dw.app.querySelector(".dw-table textarea");
             first.scrollIntoView({ block: "center", behavior: "smooth" });

@@ -3,7 +3,7 @@
 (function () {
     "use strict";
     const parts = ((window.deforumWan = window.deforumWan || {}).parts = window.deforumWan.parts || {});
-    const FILES = { init_image: "image/*", soundtrack: "audio/*,video/*" };
+    const FILES = { init_image: "image/*", init_video: "video/*,image/gif", soundtrack: "audio/*,video/*" };
 
     parts.fields = function (dw) {
         const { h, store } = dw;

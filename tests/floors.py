@@ -32,7 +32,7 @@ FLOORS = {
         "schedules", "timeline", "video", "video_io",
     ),
     "host": (
-        "camera_frames", "clips", "environment", "output", "preflight", "render_wan", "wan_integration",
+        "camera_frames", "clips", "environment", "init_video", "output", "preflight", "render_wan", "wan_integration",
         "wan_isolated_env", "worker_client", "worker_log",
     ),
     "face": (

@@ -8,7 +8,6 @@ by then: again a camera at rest, before which things go on moving.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 
 import numpy as np
 
@@ -26,8 +25,8 @@ def given_frames(plan: Plan, clip: Clip, before: Sequence[np.ndarray], settings:
     frames = before[first : last + 1]
     if plan.camera is None:
         return np.stack(frames)
-    end = [_position(plan, clip, last)]
-    paths = (plan.camera.path(_position(plan, clip, native), end)[0] for native in range(first, last + 1))
+    end = [plan.position(clip, last)]
+    paths = (plan.camera.path(plan.position(clip, native), end)[0] for native in range(first, last + 1))
     return np.stack([_moved(frame, path, settings) for frame, path in zip(frames, paths, strict=True)])
 
 
@@ -37,8 +36,8 @@ def moved_frames(
     """The new native frames of a clip, uint8 [H, W, 3] each, as the camera shows them."""
     assert plan.camera is not None
     base = clip.native_start - (1 if clip.dropped_frames else 0)
-    positions = [_position(plan, clip, clip.native_start + index) for index in range(len(frames))]
-    for frame, path in zip(frames, plan.camera.path(_position(plan, clip, base), positions), strict=True):
+    positions = [plan.position(clip, clip.native_start + index) for index in range(len(frames))]
+    for frame, path in zip(frames, plan.camera.path(plan.position(clip, base), positions), strict=True):
         yield _moved(frame, path, settings)
 
 
@@ -49,11 +48,6 @@ def guide_frames(given: np.ndarray | None, moved: np.ndarray, window: int) -> np
     """
     frames = moved if given is None else np.concatenate([given, moved])
     return np.concatenate([frames, np.repeat(frames[-1:], window - len(frames), axis=0)])
-
-
-def _position(plan: Plan, clip: Clip, native: int) -> Fraction:
-    """Where a native frame of a clip's shot lies, in output frames of the video."""
-    return plan.shot_start(clip) + native / plan.native_step
 
 
 def _moved(frame: np.ndarray, motion: np.ndarray, settings: RenderSettings) -> np.ndarray:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from .checkpoints import check_report
 from .cli_render import read_settings
 from .errors import ModelError
+from .init_video import init_video, notes_on
 from .lead import lead_of
 from .model_files import inspect_models
 from .planning.seeds import resolve_seed
-from .preflight import find_model
+from .preflight import find_model, isolated_ffmpeg
 from .settings import RenderSettings
 from .timeline import Clip, Plan, plan, plan_to_dict
 from .variants import VARIANTS, Variant
@@ -28,7 +29,8 @@ def show_plan(arguments: argparse.Namespace) -> int:
     """Print the clips of a settings file, as a table or as JSON."""
     settings, notes = read_settings(arguments.settings, arguments)
     decided = plan(settings, _variant(settings), resolve_seed(settings.seed), lead_of(settings))
-    for note in (*notes, *decided.notes):
+    source = init_video(settings, isolated_ffmpeg())
+    for note in (*notes, *decided.notes, *(notes_on(settings, source) if source else ())):
         print(f"note: {note}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(plan_to_dict(decided), ensure_ascii=False, indent=2, allow_nan=False))

@@ -120,7 +120,7 @@ def read_settings(file: Path, arguments: argparse.Namespace) -> tuple[RenderSett
     """
     settings, notes = load_settings(file)
     settings = apply_overrides(settings, dict(_change(text) for text in arguments.changes))
-    paths = {name: beside(getattr(settings, name), file.parent) for name in ("init_image", "soundtrack")}
+    paths = {name: beside(getattr(settings, name), file.parent) for name in ("init_image", "init_video", "soundtrack")}
     images = named_files(settings.init_images, "init_images")
     pictures = {key: beside(path, file.parent) for key, path in images.items()}
     paths["init_images"] = json.dumps(pictures) if pictures else ""

@@ -21,6 +21,7 @@ import numpy as np
 from .camera_frames import given_frames, guide_frames, moved_frames
 from .checkpoints import ModelInfo
 from .errors import InputError, RenderCancelled, RenderError, WorkerDied
+from .init_video import guide_of, source_indices
 from .job_files import JobFiles, sha256_of
 from .lead import Lead, first_latents
 from .lora_files import UsedLora
@@ -30,6 +31,7 @@ from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
 from .video.frames import open_frames, read_png, save_frames, write_png
 from .video.retiming import Method, retime
+from .video.source import Source
 from .worker_client import ClipRenderer, OnEvent
 
 Say = Callable[[str], None]
@@ -40,7 +42,7 @@ class Job:
     """One render, with everything decided.
 
     identity: of the weights; pictures: path -> sha256 of those given; lead: of settings.continue_from.
-    loras: the files of settings.loras.
+    loras: the files of settings.loras.  source: settings.init_video, its sha256 among the pictures'.
     """
 
     settings: RenderSettings
@@ -51,6 +53,7 @@ class Job:
     pictures: Mapping[str, str] = field(default_factory=dict)
     lead: Lead | None = None
     loras: tuple[UsedLora, ...] = ()
+    source: Source | None = None
 
 
 def clip_requests(job: Job) -> list[ClipRequest]:
@@ -85,7 +88,8 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
     picture, end_picture = (job.pictures[path] if path else "" for path in (clip.picture, clip.end_picture))
     loras = [(lora, strength) for name, strength in clip.loras for lora in job.loras if lora.name == name]
     weights = [job.identity, *(lora.identity for lora, _ in loras)] if loras else job.identity
-    facts = [weights, former, picture, clip.native_start, *_camera_facts(job, clip)]
+    facts = [weights, former, picture, clip.native_start, *_camera_facts(job, clip), *_video_facts(job, clip)]
+    guide = str(files.guide(clip.index)) if _follows_video(job, clip) else ""
     history = json.dumps([*facts, end_picture] if end_picture else facts)
     return ClipRequest(
         id=f"{files.timestring}-{clip.index}-{uuid.uuid4().hex}",
@@ -114,6 +118,8 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         low_noise_guidance=() if low_noise is None else (low_noise,) * clip.latent_frames,
         drop_frames=clip.dropped_frames,
         context_file=str(files.context(clip.index)) if clip.start == "frames" else "",
+        guide_file=guide,
+        guide_strength=clip.video_strength if guide else 0.0,
         history=hashlib.sha256(history.encode()).hexdigest(),
         loras=tuple(LoraUse(lora.path, strength, lora.expert) for lora, strength in loras),
         preview_file=str(files.preview),
@@ -138,6 +144,18 @@ def _camera_facts(job: Job, clip: Clip) -> list[Any]:
         return []
     values = {name: camera.values[name][: clip.end_frame] for name in sorted(camera.values)}
     return [camera.mode, values, job.settings.border, clip.camera_strength]
+
+
+def _follows_video(job: Job, clip: Clip) -> bool:
+    return job.source is not None and clip.video_strength > 0
+
+
+def _video_facts(job: Job, clip: Clip) -> list[Any]:
+    """What of the init video a clip is drawn over, by its content."""
+    if job.source is None or not _follows_video(job, clip):
+        return []
+    shown = source_indices(job.plan, clip, job.settings, job.source)
+    return ["init_video", job.pictures[job.settings.init_video], str(job.source.rate), shown]
 
 
 def _start_picture(job: Job, clip: Clip) -> str:
@@ -173,6 +191,8 @@ def render_clip(
         save_frames(request.context_file, given_frames(job.plan, clip, before, job.settings))
     elif clip.start == "image" and clip.dropped_frames:
         write_png(Path(request.init_image), _former_picture(job, clip))
+    if job.source is not None and request.guide_file:
+        save_frames(request.guide_file, guide_of(job.plan, clip, job.settings, job.source))
     run = partial(_run, job, clip, worker=worker, on_event=on_event, cancel=cancel, say=say)
     done = run(request)
     if clip.moves:

@@ -67,6 +67,8 @@ def translate(raw: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[dict
     known = {key: value for key, value in raw.items() if key not in ("extra", *_SWITCHES)}
     for key in _switched_off(raw, notes):
         del known[key]
+    if "animation_mode" in known and _follows_video(raw):
+        _video_terms(known, fields, notes)
     _still_modes(known, notes)
     names = names_of_fields(fields)
     if "strength_schedule" in known:
@@ -108,8 +110,24 @@ def untranslate(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[
             written["add_soundtrack"] = "File" if value else "None"
         elif name == "solver_schedule":
             written["enable_sampler_scheduling"] = bool(value)
+        elif name == "init_video":  # Deforum's name counts under one animation mode alone
+            written[name] = value
+            continue
         written[(*fields[name].deforum, name)[0]] = value
     return written
+
+
+def _follows_video(raw: Mapping[str, Any]) -> bool:
+    """Whether Deforum would draw over the file's video; every file of its names one."""
+    return str(raw.get("animation_mode", "Video Input")).lower() == "video input" and bool(raw.get("video_init_path"))
+
+
+def _video_terms(known: dict[str, Any], fields: Mapping[str, Field], notes: list[str]) -> None:
+    """In Deforum's Video Input mode strength is how much is kept of the video, not of the frame before."""
+    if "strength_schedule" in known and "video_strength" not in known:
+        known["video_strength"] = known["strength_schedule"]
+        known["strength_schedule"] = fields["strength"].default
+        notes.append("strength_schedule: says here how much is kept of the video, so it becomes video_strength")
 
 
 def _still_modes(known: dict[str, Any], notes: list[str]) -> None:
@@ -136,12 +154,13 @@ def _switched_off(raw: Mapping[str, Any], notes: list[str]) -> list[str]:
         "soundtrack_path": track is not True and str(track).lower() != "file",
         "sampler_schedule": not raw.get("enable_sampler_scheduling", True),
         "steps_schedule": not raw.get("enable_steps_scheduling", "steps" not in raw),
+        "video_init_path": not _follows_video(raw),
     }
     off = [key for key, is_off in without.items() if is_off and key in raw]
     if named := [key for key in off if raw[key]]:
         notes.append(f"switched off in the file, so left out: {', '.join(named)}")
     if str(track).lower() == "init video":
-        notes.append("add_soundtrack: there is no init video here, so no sound is taken from it; give soundtrack_path")
+        notes.append("add_soundtrack: no sound is taken from the init video; give it as soundtrack_path as well")
     return off
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from .atomic_files import check_output_folder
 from .checkpoints import ModelInfo, find_models, resolve_model, sample_into
 from .errors import InputError, SettingsError
-from .job_files import job_files, new_timestring
+from .init_video import init_video, notes_on
+from .job_files import job_files, new_timestring, sha256_of
 from .lead import Lead, lead_of
 from .lora_files import UsedLora, used_loras
 from .planning.seeds import resolve_seed
@@ -21,6 +22,7 @@ from .timeline import Plan, plan
 from .variants import DEMO, VAES
 from .video.ffmpeg import check_soundtrack, find_ffmpeg
 from .video.frames import read_png
+from .video.source import Source
 from .video_io import VideoOptions, check_options
 from .wan_isolated_env import environment_root
 
@@ -33,7 +35,7 @@ class Checked:
     """Settings that can be rendered.
 
     identity: of the weights.  pictures: path -> sha256.
-    video: how it is written, None = not at all.  ffmpeg: what writes it.
+    video: how it is written, None = not at all.  ffmpeg: what writes it.  source: settings.init_video.
     """
 
     settings: RenderSettings
@@ -45,6 +47,7 @@ class Checked:
     ffmpeg: str
     lead: Lead | None = None
     loras: tuple[UsedLora, ...] = ()
+    source: Source | None = None
 
 
 def check_render(
@@ -68,6 +71,8 @@ def check_render(
     loras = used_loras(settings, model, lora_places)
     decided.notes.extend(f"loras: {lora.note}" for lora in loras if lora.note)
     job_files(out_dir, settings.batch_name, new_timestring())
+    source = init_video(settings, ffmpeg)
+    decided.notes.extend(notes_on(settings, source) if source else ())
     pictures = checked_pictures(settings)
     if settings.soundtrack:
         check_soundtrack(settings.soundtrack, ffmpeg)
@@ -77,7 +82,7 @@ def check_render(
     elif settings.make_gif:
         find_ffmpeg(ffmpeg)
     check_output_folder(out_dir, bytes_needed(decided, model))
-    return Checked(settings, decided, model, weights_identity(model), pictures, video, ffmpeg, lead, loras)
+    return Checked(settings, decided, model, weights_identity(model), pictures, video, ffmpeg, lead, loras, source)
 
 
 def find_model(wanted: str, folders: Sequence[Path], *, picture: bool = False) -> ModelInfo:
@@ -129,11 +134,14 @@ def beside(path: str, folder: Path) -> str:
 
 
 def checked_pictures(settings: RenderSettings) -> dict[str, str]:
-    """sha256 of every picture given, by its path.  Raises SettingsError for one that can't be read."""
+    """sha256 of every picture given, and of the init video, by path.  Raises SettingsError for what can't be read."""
     named = dict.fromkeys(named_files(settings.init_images, "init_images").values(), "init_images")
     if settings.init_image:
         named[settings.init_image] = "init_image"
-    return {path: checked_picture(path, where) for path, where in named.items()}
+    hashes = {path: checked_picture(path, where) for path, where in named.items()}
+    if settings.init_video:
+        hashes[settings.init_video] = _checked_video(settings.init_video)
+    return hashes
 
 
 def checked_picture(path: str, where: str) -> str:
@@ -147,6 +155,13 @@ def checked_picture(path: str, where: str) -> str:
     except InputError as error:
         raise SettingsError(error.what, where=where, got=path, next_step="choose another picture") from error
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _checked_video(path: str) -> str:
+    try:
+        return sha256_of(Path(path).expanduser())
+    except OSError as error:
+        raise SettingsError("can't be read", where="init_video", got=f"{path}: {error.strerror}") from error
 
 
 def weights_identity(model: ModelInfo) -> str:

@@ -30,7 +30,7 @@ __all__ = ["CONTENT", "Preset", "PresetFolder", "apply_preset", "builtin_presets
 FORMAT = "deforum-wan-preset"
 VERSION = 1
 # What a video shows, not how it is made.
-CONTENT = frozenset({"prompts", "seed", "init_image", "init_images", "soundtrack", "extra"})
+CONTENT = frozenset({"prompts", "seed", "init_image", "init_images", "init_video", "soundtrack", "extra"})
 _LONGEST_NAME, _MOST_BYTES = 80, 200  # a file's name has 255; what is being written has a longer one for a moment
 _NO_NAME = re.compile(r'[/\\:*?"<>|]|^[.\s]|[.\s]$')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)(\s*\..*)?", re.IGNORECASE)  # also "COM¹"

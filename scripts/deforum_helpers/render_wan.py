@@ -96,7 +96,8 @@ def render_wan(
             return result  # another process ended it just now
         remove_unfinished_files(files)
         job = Job(
-            settings, checked.plan, model, checked.identity, files, checked.pictures, checked.lead, checked.loras
+            settings, checked.plan, model, checked.identity, files, checked.pictures, checked.lead, checked.loras,
+            checked.source,
         )
         manifest = _opened_manifest(job, earlier[1] if earlier else None, source)
         write_text(files.settings, settings_to_text(_reproducible(job)))

@@ -220,6 +220,27 @@ class RenderSettings:
         'Pictures that the video shows at given frames: {"0": "a.png", "max_f/2": "b.png"}; some models glide there.',
         deforum=("init_images",),
     )  # fmt: skip
+    init_video: str = _field(
+        "path", _CHAIN, "", "A video file that this video is drawn over, moment by moment.",
+        deforum=("video_init_path",),
+    )  # fmt: skip
+    video_strength: str = _field(
+        "schedule", _CHAIN, "0: (0.5)",
+        "How much is kept of init_video: 0.5 draws it over with the last half of the steps, 0 leaves it out.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    extract_from_frame: int = _field(
+        "int", _CHAIN, 0, "The frame of init_video that this video begins at.", minimum=0, maximum=10_000_000,
+        deforum=("extract_from_frame",),
+    )  # fmt: skip
+    extract_to_frame: int = _field(
+        "int", _CHAIN, -1, "The last frame of init_video that is used; -1 is its end.", minimum=-1, maximum=10_000_000,
+        deforum=("extract_to_frame",),
+    )  # fmt: skip
+    extract_nth_frame: int = _field(
+        "int", _CHAIN, 0, minimum=0, maximum=1000, deforum=("extract_nth_frame",),
+        hint="0: init_video in its own time; N: each frame takes the N-th next one of it, whatever the rates.",
+    )  # fmt: skip
     continue_from: str = _field(
         "path", _CHAIN, "",
         "The settings file of a finished job, <timestring>_settings.txt: this video begins where that one ends.",

@@ -41,7 +41,7 @@ from .variants import Variant
 
 __all__ = ["Clip", "Plan", "native_positions", "plan", "plan_to_dict"]
 
-_SCHEDULED = ("guidance_scale", "strength", "shift", "num_inference_steps", "camera_strength")
+_SCHEDULED = ("guidance_scale", "strength", "shift", "num_inference_steps", "camera_strength", "video_strength")
 _MOST_NAMED = 5
 
 
@@ -76,6 +76,10 @@ class Plan:
         first = bisect_right(self.clips, clip.shot - 1, key=lambda other: other.shot)
         return self.clips[first].start_frame
 
+    def position(self, clip: Clip, native: int) -> Fraction:
+        """Where a native frame of a clip's shot lies, in output frames of the video."""
+        return self.shot_start(clip) + native / self.native_step
+
 
 def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: Lead | None = None) -> Plan:
     """Decide every clip.  resolved_seed: the seed with -1 already replaced, see planning/seeds.py.
@@ -102,7 +106,8 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     moves = camera.moves if camera else never
     before = what_is_before(lead, settings, variant, window, step, notes, moves=moves(0, bounds[1]))
     if settings.loop:
-        check_loop(settings, variant, segments, bool(cuts[1:].any()), given=bool(images), moves=camera is not None)
+        given = bool(images or settings.init_video)
+        check_loop(settings, variant, segments, bool(cuts[1:].any()), given=given, moves=camera is not None)
         step, stretches = ring(settings.max_frames, step, window, notes)
     else:
         stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
@@ -118,7 +123,10 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_shared_seeds(clips, settings, notes)
     steps = np.floor(series["num_inference_steps"].values)
-    note_held_schedules(clips, {"num_inference_steps": steps, "shift": series["shift"].values}, notes)
+    held = {"num_inference_steps": steps, "shift": series["shift"].values}
+    if settings.init_video:
+        held["video_strength"] = series["video_strength"].values
+    note_held_schedules(clips, held, notes)
     return Plan(
         fps=settings.fps,
         max_frames=settings.max_frames,
@@ -172,7 +180,7 @@ def _schedules(settings: RenderSettings, variant: Variant, seed: int, notes: lis
         about = FIELDS[name]
         series[name] = number_schedule(
             getattr(settings, name), name, settings.max_frames, seed, default=defaults[name],
-            least=about.minimum, most=about.maximum, clamp=name == "strength",
+            least=about.minimum, most=about.maximum, clamp=name in ("strength", "video_strength"),
         )  # fmt: skip
         notes += series[name].notes
     return series
@@ -214,6 +222,8 @@ def _listed(
         listed |= {name: list(values) for name, values in camera.values.items()}
     else:
         del listed["camera_strength"]
+    if not settings.init_video:
+        del listed["video_strength"]
     listed["num_inference_steps"] = np.floor(series["num_inference_steps"].values).astype(int).tolist()
     if settings.seed_behavior == "schedule":
         seeds = np.floor(series["seed_schedule"].values).astype(np.int64)

@@ -23,10 +23,11 @@ from PIL import Image
 from .checkpoints import ModelInfo, find_models, model_folders
 from .clips import Job, clip_requests, clip_work, output_frames, render_clip
 from .errors import InputError, SettingsError
+from .init_video import init_video
 from .job_files import JobFiles
 from .lora_files import lora_folders, used_loras
 from .planning.seeds import resolve_seed
-from .preflight import checked_pictures, find_model, weights_identity
+from .preflight import checked_pictures, find_model, isolated_ffmpeg, weights_identity
 from .progress import Meter, OnProgress, state_folder
 from .settings import FIELDS, RenderSettings
 from .timeline import plan
@@ -179,6 +180,7 @@ class WanVideoGenerator:
 
     def _render(self, settings: RenderSettings, cancel: threading.Event) -> np.ndarray:
         settings = replace(settings, device=self.device, dtype=self.dtype)
+        source = init_video(settings, isolated_ffmpeg())
         pictures = checked_pictures(settings)
         model = find_model(settings.model, model_search_folders(self._folders), picture=settings.starts_from_picture)
         decided = plan(settings, model.row, resolve_seed(settings.seed))
@@ -189,7 +191,7 @@ class WanVideoGenerator:
             files = JobFiles(Path(folder), "job")
             files.work.mkdir()
             job = Job(settings, decided, model, weights_identity(model), files, pictures,
-                      loras=used_loras(settings, model, lora_search_folders(self._folders)))
+                      loras=used_loras(settings, model, lora_search_folders(self._folders)), source=source)
             for clip, request in zip(decided.clips, clip_requests(job), strict=True):
                 meter.begin(clip.index)
                 render_clip(job, request, worker, meter.on_event, cancel, lambda text: None)

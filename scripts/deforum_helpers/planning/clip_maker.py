@@ -37,6 +37,7 @@ class Clip:
     ring_latents: of a clip whose end flows into its start: how many of its last latents its decoding begins with.
     moves: the camera moves the new frames once they are made; camera_strength: how much of what that gives is kept.
     loras: (name as in the settings, strength), those that do anything here.
+    video_strength: how much is kept of the init video, 0 = there is none.
     end_picture: what the window's last frame is to be, "" for anything: the next clip starts from it.
     guidance: guidance_scale for each latent frame of the window, each at its own time.
     """
@@ -74,6 +75,7 @@ class Clip:
     window_latents: int = 0
     window_overlap: int = 0
     ring_latents: int = 0
+    video_strength: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class ClipMaker:
             window_latents=joint,
             window_overlap=min(self.window.context, joint - 1) if joint else 0,
             ring_latents=WARM_LATENTS if stretch.ring else 0,
+            video_strength=self.series["video_strength"].at(frame) if self.settings.init_video else 0.0,
         )
 
     def _reach(self, stretch: Stretch) -> int:

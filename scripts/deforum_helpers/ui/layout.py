@@ -40,8 +40,11 @@ SECTIONS = (
         ("continuity", "motion", "context_frames", "overlap_frames", "window_frames", "joint_windows", "loop"),
     ),
     Section(
-        "images", "Images and video in", "a first picture, a job to go on from",
-        ("init_image", "init_images", "continue_from"),
+        "images", "Images and video in", "a first picture, a video to draw over, a job to go on from",
+        (
+            "init_image", "init_images", "init_video", "video_strength", "extract_from_frame", "extract_to_frame",
+            "extract_nth_frame", "continue_from",
+        ),
     ),
     Section("lora", "LoRA", "weights added to the model's", ("loras",)),
     Section(
@@ -100,6 +103,11 @@ LABELS = {
     "loop": "Loop",
     "init_image": "Init image",
     "init_images": "Keyframe images",
+    "init_video": "Init video",
+    "video_strength": "Video strength",
+    "extract_from_frame": "Video from frame",
+    "extract_to_frame": "Video to frame",
+    "extract_nth_frame": "Every n-th frame of it",
     "animation_mode": "Camera in",
     "zoom": "Zoom",
     "angle": "Angle",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 from ..checkpoints import ModelInfo
 from ..clips import clip_work
 from ..deforum_files import names_of_fields
-from ..errors import ModelError, ScheduleError, SettingsError
+from ..errors import ModelError, ScheduleError, SettingsError, SetupError
+from ..init_video import init_video, notes_on
 from ..lead import lead_of
 from ..lora_files import used_loras
 from ..planning.prompts import prompt_segments
 from ..planning.seeds import resolve_seed
-from ..preflight import bytes_needed
+from ..preflight import bytes_needed, isolated_ffmpeg
 from ..progress import UnitTimes, estimate_seconds, load_times, times_key, words_for_seconds
 from ..settings import FIELDS, RenderSettings, settings_from_dict, settings_to_dict
 from ..timeline import Clip, Plan, plan
@@ -79,6 +81,11 @@ def preview(
     settings, decided, more = _planned(settings, variant)
     more += [problem(error) for error in missing_files(settings)]
     notes += decided.notes if decided else []
+    if not any(error["field"] == "init_video" for error in (*errors, *more)):
+        try:
+            notes += _video_notes(settings)
+        except SettingsError as error:
+            more.append(problem(error))
     if model and not any(error["field"] == "loras" for error in (*errors, *more)):
         try:
             notes += check_loras(settings, model)
@@ -277,7 +284,15 @@ def check_planned(settings: RenderSettings, find: Callable[[RenderSettings], Mod
     plan(settings, variant, resolve_seed(settings.seed), lead_of(settings))
     for error in missing_files(settings):
         raise error
-    return notes + (check_loras(settings, model) if model else [])
+    return notes + _video_notes(settings) + (check_loras(settings, model) if model else [])
+
+
+def _video_notes(settings: RenderSettings) -> list[str]:
+    """Look into the init video.  Raises SettingsError.  Without ffmpeg there is nothing to say: its render will."""
+    with suppress(SetupError):
+        source = init_video(settings, isolated_ffmpeg())
+        return notes_on(settings, source) if source else []
+    return []
 
 
 def check_loras(settings: RenderSettings, model: ModelInfo) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures and sounds that a page hands over: kept among the data, so that a job of tomorrow still finds them.
+"""Pictures, videos and sounds that a page hands over: kept among the data, so that a job of tomorrow still finds them.
 
 A file is kept under the hash of its bytes: the same one twice takes its room once, and nothing of its name but the
 ending reaches the disk.
@@ -22,13 +22,14 @@ FOLDER = "uploads"
 _LARGEST = 40 * 1024 * 1024
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _SOUNDS = (".mp3", ".wav", ".flac", ".ogg", ".m4a", ".aac", ".opus", ".mp4", ".mkv", ".webm", ".mov")
-_ENDINGS = {"init_image": _PICTURES, "init_images": _PICTURES, "soundtrack": _SOUNDS}
+_VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".mpg", ".ts")
+_ENDINGS = {"init_image": _PICTURES, "init_images": _PICTURES, "init_video": _VIDEOS, "soundtrack": _SOUNDS}
 
 
 def upload_routes(base: str) -> list[Route]:
     return [
-        Route("POST", f"{base}/uploads", upload, "Hand over a picture or a sound",
-              {"field": "init_image, init_images, soundtrack", "name": "the file's name", "data": "its bytes, base64"},
+        Route("POST", f"{base}/uploads", upload, "Hand over a picture, a video or a sound",
+              {"field": ", ".join(_ENDINGS), "name": "the file's name", "data": "its bytes in base64"},
               largest=_LARGEST * 4 // 3 + 10_000),
     ]  # fmt: skip
 

@@ -1,0 +1,238 @@
+"""A video to draw over: which of its frames a clip gets, what is said of it, and what is refused."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from deforum_helpers.errors import SettingsError
+from deforum_helpers.init_video import init_video
+from deforum_helpers.job_files import JobFiles
+from deforum_helpers.preflight import check_render
+from deforum_helpers.render_wan import render_wan
+from deforum_helpers.settings import RenderSettings, settings_from_dict, settings_to_dict
+from deforum_helpers.variants import VARIANTS
+from deforum_helpers.video.source import open_source, read_frames
+from deforum_helpers.video_io import VideoOptions, encode_video
+from deforum_helpers.web.planning import preview
+from fake_worker import FakeRenderer
+from test_render_wan import MODEL, _own_state_folder, with_changes  # noqa: F401 - a fixture
+
+LEVELS = 3  # of grey between one frame of the video and the next
+
+
+def grey(index: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), LEVELS * index + 9, np.uint8)
+
+
+def index_of(frames: np.ndarray) -> list[int]:
+    """Which frames of the video these are, by their grey."""
+    return [round((float(frame.mean()) - 9) / LEVELS) for frame in frames]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """make(fps, frames) -> a video whose frame k is grey(k)."""
+    folder = tmp_path_factory.mktemp("videos")
+
+    def make(fps=16, frames=60, codec="libx264", size=(48, 64)):
+        path = folder / f"{fps}-{frames}-{codec}-{size[0]}.{'mkv' if codec == 'libx265' else 'mp4'}"
+        if not path.exists():
+            encode_video((grey(k, *size) for k in range(frames)), path, VideoOptions(fps, codec, crf=4))
+        return path
+
+    return make
+
+
+class Watched(FakeRenderer):
+    """Keeps the frames that each clip is to be drawn over."""
+
+    def __init__(self, fail=None):
+        super().__init__(fail)
+        self.guides = []
+
+    def run(self, request, *more):
+        self.guides.append(np.load(request.guide_file) if request.guide_file else None)
+        return super().run(request, *more)
+
+
+def rendered(path, out, **changes):
+    settings = with_changes(init_video=str(path), **{"prompts": {"0": "a"}, "skip_video_creation": True, **changes})
+    worker = Watched()
+    result = render_wan(settings, out, worker=worker, model=MODEL)
+    return worker, result
+
+
+@pytest.mark.parametrize("rate", [16, 30, 24, 23.976, 12.5, 8, 60])
+@pytest.mark.parametrize("fps", [16, 24])
+def test_each_frame_of_a_clip_is_drawn_over_what_the_video_shows_then(videos, tmp_path, rate, fps):
+    worker, _ = rendered(videos(rate, 80), tmp_path, fps=fps, max_frames=30)
+    exact = Fraction(24000, 1001) if rate == 23.976 else Fraction(str(rate))
+    covered = set()
+    for request, guide in zip(worker.requests, worker.guides, strict=True):
+        before = sum(part.count for part in request.stream)
+        first = 4 * before - 4 if before else 0  # the frame before the new ones, or the stream's first
+        frames = 4 * (request.latent_frames - request.prefix_latents) - 3 + 4 * bool(before)
+        assert guide.shape == (frames, 16, 32, 3)
+        wanted = [min(79, int((first + k) * exact / 16)) for k in range(len(guide))]
+        assert index_of(guide) == wanted
+        covered |= set(range(first, first + len(guide)))
+        assert request.guide_strength == 0.5
+    assert covered >= set(range(30 * 16 // fps))
+
+
+def test_every_nth_frame_is_taken_as_in_deforum(videos, tmp_path):
+    worker, _ = rendered(videos(30, 80), tmp_path, max_frames=17, extract_nth_frame=2, extract_from_frame=10)
+    assert index_of(worker.guides[0]) == [10 + 2 * k for k in range(17)]
+
+
+def test_past_its_end_the_last_picture_stands_still_and_that_is_said(videos, tmp_path):
+    path = videos(16, 60)
+    worker, result = rendered(path, tmp_path, max_frames=17, extract_from_frame=4, extract_to_frame=11)
+    assert index_of(worker.guides[0]) == [4, 5, 6, 7, 8, 9, 10, *[11] * 10]
+    assert any("ends before frame 8" in note for note in result.notes)
+    assert any("frames 4 to 11 of 60 are drawn over (64 x 48, 16 fps)" in note for note in result.notes)
+    worker, result = rendered(path, tmp_path, max_frames=8, extract_from_frame=4, extract_to_frame=11)
+    assert not any("ends before" in note for note in result.notes)
+
+
+def test_what_a_container_counts_too_many_is_held(videos):
+    source = replace(open_source(videos(16, 60), "init_video"), frames=65)
+    assert index_of(read_frames(source, [0, 58, 63, 63, 64, 900], 32, 16)) == [0, 58, 59, 59, 59, 59]
+
+
+def test_any_shape_is_scaled_to_cover_and_cropped_at_its_centre(tmp_path):
+    wide = np.zeros((40, 200, 3), np.uint8)
+    wide[:, 80:120] = 200
+    encode_video([wide] * 4, tmp_path / "wide.mp4", VideoOptions(16, crf=4))
+    (frame,) = read_frames(open_source(tmp_path / "wide.mp4", "init_video"), [2], 80, 80)
+    assert frame.shape == (80, 80, 3) and frame[:, 4:76].min() > 150
+
+
+def test_many_scattered_frames(videos):
+    source = open_source(videos(30, 80), "init_video")
+    wanted = [k // 2 for k in range(0, 160, 3)]
+    assert index_of(read_frames(source, wanted, 32, 16)) == wanted
+
+
+def test_strength_is_a_schedule_and_0_leaves_the_video_out(videos, tmp_path):
+    worker, result = rendered(videos(), tmp_path, video_strength="0: (0.8), 8: (0.8), 20: (0)", max_frames=40,
+                              prompts={"0": "a", "20": "b"})  # fmt: skip
+    strengths = [request.guide_strength for request in worker.requests]
+    assert strengths[0] == 0.8 and strengths[-1] == 0
+    assert worker.guides[-1] is None and worker.requests[-1].guide_file == ""
+    assert any(note.startswith("video_strength: a clip keeps the value") for note in result.notes)
+
+
+def test_the_video_s_content_and_place_decide_the_fingerprint(videos, tmp_path):
+    from deforum_helpers.clips import Job, clip_requests
+    from deforum_helpers.timeline import plan
+
+    def prints(path, **changes):
+        settings = with_changes(init_video=str(path), **changes)
+        checked = check_render(settings, tmp_path, model=MODEL)
+        job = Job(settings, plan(settings, MODEL.row, 100), MODEL, "weights", JobFiles(tmp_path, "x"),
+                  checked.pictures, source=checked.source)  # fmt: skip
+        return [request.fingerprint() for request in clip_requests(job)]
+
+    path = videos(16, 60)
+    copy, other = tmp_path / "copy.mp4", tmp_path / "other.mp4"
+    copy.write_bytes(path.read_bytes())
+    encode_video((grey(60 - k) for k in range(60)), other, VideoOptions(16, crf=4))
+    first = prints(path)
+    assert prints(copy) == first
+    for changed in (
+        prints(other),
+        prints(path, extract_from_frame=1),
+        prints(path, video_strength="0.4"),
+        prints(path, extract_nth_frame=2),
+    ):
+        assert not set(changed) & set(first)
+
+
+def test_a_job_stopped_and_resumed_is_drawn_over_the_same_frames(videos, tmp_path):
+    from deforum_helpers.errors import WorkerDied
+
+    settings = with_changes(init_video=str(videos()), skip_video_creation=True)
+    whole, half, rest = Watched(), Watched({1: WorkerDied("1"), 2: WorkerDied("2")}), Watched()
+    render_wan(settings, tmp_path / "whole", worker=whole, model=MODEL)
+    with pytest.raises(WorkerDied):
+        render_wan(settings, tmp_path, worker=half, model=MODEL, timestring="1")
+    render_wan(settings, tmp_path, worker=rest, model=MODEL, timestring="1", resume=True)
+    assert all(np.array_equal(a, b) for a, b in zip(whole.guides[1:], rest.guides, strict=True))
+    assert not list(JobFiles(tmp_path / "batch", "1").work.glob("*.npy"))
+
+
+def test_a_loop_can_not_follow_a_video(videos):
+    from test_timeline import make
+
+    with pytest.raises(SettingsError, match=r"loop: can't be a loop: .*given"):
+        make(VARIANTS["demo"], loop=True, max_frames=20, init_video=str(videos()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "where", "words"),
+    [
+        ({"init_video": "none.mp4"}, "init_video", "no such video"),
+        ({"init_video": "text.mp4"}, "init_video", "no video that can be read"),
+        ({"init_video": "list.m3u8"}, "init_video", "no video that can be read"),
+        ({"init_video": "picture.gif"}, "init_video", "no moving pictures"),
+        ({"init_video": "cut.mp4"}, "init_video", "no video that can be read"),
+        ({"extract_from_frame": 60}, "extract_from_frame", "ends before that; got 60; allowed: 0 to 59"),
+        ({"extract_from_frame": 9, "extract_to_frame": 8}, "extract_to_frame", "before extract_from_frame"),
+    ],
+)  # fmt: skip
+def test_what_is_no_video_is_told_at_its_field(videos, tmp_path, changes, where, words):
+    from PIL import Image
+
+    whole = videos(16, 60)
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
+    Image.new("RGB", (20, 20)).save(tmp_path / "picture.gif")
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:900])
+    values = {"init_video": str(whole), **changes}
+    if "init_video" in changes:
+        values["init_video"] = str(tmp_path / changes["init_video"])
+    with pytest.raises(SettingsError, match=words) as caught:
+        init_video(with_changes(**values))
+    assert caught.value.where == where
+    shown = preview({"prompts": {"0": "a"}, "W": 32, "H": 16, **values}, lambda settings: MODEL)
+    assert [error["field"] for error in shown.errors] == [where]
+
+
+def test_the_plan_shown_in_the_tab_tells_of_the_video(videos):
+    shown = preview(
+        {"prompts": {"0": "a"}, "W": 32, "H": 16, "init_video": str(videos(16, 60))}, lambda settings: MODEL
+    )
+    assert not shown.errors and any("of 60 are drawn over" in note for note in shown.notes)
+    assert "video_strength" in shown.plan.schedules
+    without = preview({"prompts": {"0": "a"}, "W": 32, "H": 16}, lambda settings: MODEL)
+    assert "video_strength" not in without.plan.schedules
+
+
+def test_an_address_is_never_fetched():
+    with pytest.raises(SettingsError, match="nothing is fetched from the net"):
+        RenderSettings(init_video="https://deforum.github.io/a1/V1.mp4")
+
+
+DEFORUM = {
+    "video_init_path": "https://deforum.github.io/a1/V1.mp4", "extract_nth_frame": 1, "extract_from_frame": 0,
+    "extract_to_frame": -1, "overwrite_extracted_frames": True, "strength_schedule": "0: (0.4)", "strength": 0.8,
+    "prompts": {"0": "a"}, "max_frames": 20,
+}  # fmt: skip
+
+
+def test_deforum_s_video_counts_in_its_own_mode_alone():
+    made, notes = settings_from_dict({**DEFORUM, "animation_mode": "2D"})
+    assert made.init_video == "" and made.strength == "0: (0.4)"
+    assert any("switched off" in note and "video_init_path" in note for note in notes)
+    made, notes = settings_from_dict({**DEFORUM, "animation_mode": "Video Input", "video_init_path": "v.mp4"})
+    assert (made.init_video, made.extract_nth_frame, made.extract_to_frame) == ("v.mp4", 1, -1)
+    assert (made.video_strength, made.strength) == ("0: (0.4)", "0: (1.0)")
+    assert any("becomes video_strength" in note for note in notes)
+    assert settings_from_dict(json.loads(json.dumps(settings_to_dict(made))))[0] == made
+    with pytest.raises(SettingsError, match="nothing is fetched"):
+        settings_from_dict({**DEFORUM, "animation_mode": "Video Input"})
+    made, _ = settings_from_dict({"video_init_path": "v.mp4", "strength_schedule": "0: (0.4)"})
+    assert (made.init_video, made.strength) == ("v.mp4", "0: (0.4)")
