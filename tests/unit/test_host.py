@@ -189,6 +189,18 @@ def test_progress_reaches_the_hosts_bar(monkeypatch, tmp_path):
     assert fake.told == [("started", "task(deforum-wan-7)"), ("finished", "task(deforum-wan-7)")]
 
 
+def test_a_small_call_of_the_hosts_own_leaves_our_job_in_its_state(monkeypatch, tmp_path):
+    fake = install(monkeypatch, tmp_path, "a1111")
+    job = host.HostJob("task(deforum-wan-7)")
+    job.begin()
+    fake.state.begin("merging checkpoints")
+    fake.state.end()
+    job.show(Progress("sampling", 0.4, clip=2, clips=5, step=3, steps=20))
+    assert (fake.state.job, fake.state.job_count) == ("task(deforum-wan-7)", 5)
+    job.end()
+    assert fake.state.job == ""
+
+
 def test_a_state_without_these_fields_costs_only_the_display(monkeypatch, tmp_path):
     fake = install(monkeypatch, tmp_path, "a1111")
     fake.shared.state = object()

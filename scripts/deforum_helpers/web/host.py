@@ -258,9 +258,11 @@ class HostJob:
         if self._state is None:
             return
         eta = "" if progress.eta_seconds is None else f", {words_for_seconds(progress.eta_seconds)} left"
+        # The task's name again: a small call of the host's, which waits for no lock, begins and ends a job of its own.
         self._set(
-            job_count=max(1, progress.clips), job_no=max(0, progress.clip - 1), sampling_step=progress.step,
-            sampling_steps=progress.steps, textinfo=f"clip {progress.clip} of {progress.clips}{eta}",
+            job=self.task, job_count=max(1, progress.clips), job_no=max(0, progress.clip - 1),
+            sampling_step=progress.step, sampling_steps=progress.steps,
+            textinfo=f"clip {progress.clip} of {progress.clips}{eta}",
         )  # fmt: skip
         now = time.monotonic()
         if progress.preview and now - self._shown_at >= _PREVIEW_SECONDS:
