@@ -99,7 +99,7 @@ class Meter:
     def on_event(self, event: Event) -> None:
         work = self.work[self._clip]
         if isinstance(event, Loading):
-            self._tell(phase="loading", note=" ".join(filter(None, (event.part, event.note))))
+            self._tell(phase="loading", note=": ".join(filter(None, (event.part, event.note))))
         elif isinstance(event, Step):
             if event.step > 1 or self.times is None:  # the first step of a process warms things up
                 self._measured(step=event.seconds / work.latents)

@@ -129,7 +129,7 @@ def plan_memory(needs: Needs, free: int, level: int | None = None) -> MemoryPlan
     room = f", {free / GIB:.1f} GiB free, about {peak(needs, chosen) / GIB:.1f} needed" if free else ""
     more = "; the text encoder's blocks come one by one" if stream_text else ""
     lower = next((i for i in worth if i > chosen), None)
-    return MemoryPlan(LADDER[chosen], chosen, lower, stream_text, f"memory: {LADDER[chosen].said}{more}{room}")
+    return MemoryPlan(LADDER[chosen], chosen, lower, stream_text, f"{LADDER[chosen].said}{more}{room}")
 
 
 def worthwhile(needs: Needs) -> list[int]:
