@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -104,10 +105,15 @@ def tab_of(real: RealWebUI, browser: Any) -> Iterator[Any]:
         page.on("pageerror", lambda error: faults.append(f"{error} {getattr(error, 'stack', '')}"))
         page.route("**/*", lambda route: route.continue_() if _is_near(route.request.url) else route.abort())
         page.goto(f"http://127.0.0.1:{real.port}/")
-        page.get_by_role("tab", name="Deforum Wan").click()
+        choose_tab(page, "Deforum Wan")
         page.wait_for_selector(".dw-app svg.dw-timeline")
         yield page
         assert [fault for fault in faults if "deforum_wan" in fault] == []
+
+
+def choose_tab(page: Any, name: str) -> None:
+    """One of the WebUI's own tabs: plain buttons in gradio 3, buttons with a role in gradio 4."""
+    page.locator("#tabs button").filter(has_text=re.compile(rf"^\s*{name}\s*$")).first.click()
 
 
 def _is_near(url: str) -> bool:
@@ -132,7 +138,7 @@ def reload_ui(real: RealWebUI, page: Any) -> None:
     The host's page loads itself anew two seconds later; on a busy machine that can overtake the press.
     """
     for _ in range(4):
-        page.get_by_role("tab", name="Settings", exact=True).click()
+        choose_tab(page, "Settings")
         page.click("#settings_restart_gradio")
         with contextlib.suppress(AssertionError):
             wait_for(lambda: _is_down(real), 30)
