@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .attention import AttentionFn, sdpa
 from .norms import rms_norm
+from .prompt_timeline import Run, attend_in_runs
 from .rope import rotary_tables, rotate
 
 PATCH = (1, 2, 2)
@@ -62,6 +63,7 @@ class BlockConditioning:
     context: Tensor
     image: Tensor | None
     keys_values: tuple[Tensor, ...] = ()
+    runs: tuple[Run, ...] = ()
 
 
 @dataclass
@@ -69,15 +71,17 @@ class Conditioning:
     """What a prompt (and an image) contributes, computed once and used by every step.
 
     context [B, S, d] embedded text; image [B, S', d] embedded image tokens or None.
+    runs: which latent frames attend to which of several contexts, then [B, R, S, d]; () = all to the one.
     """
 
     context: Tensor
     image: Tensor | None = None
     blocks: dict[int, BlockConditioning] = field(default_factory=dict)
+    runs: tuple[Run, ...] = ()
 
     def of_block(self, index: int) -> BlockConditioning:
         """The part of one block; VACE's blocks count -1, -2 ..."""
-        return self.blocks.setdefault(index, BlockConditioning(self.context, self.image))
+        return self.blocks.setdefault(index, BlockConditioning(self.context, self.image, runs=self.runs))
 
 
 def sinusoid(timesteps: Tensor, width: int) -> Tensor:
@@ -164,12 +168,12 @@ class WanCrossAttention(nn.Module):
         self.attend: AttentionFn = sdpa
 
     def project(self, context: Tensor, image: Tensor | None) -> tuple[Tensor, ...]:
-        """Keys and values of the text, then of the image if there is one, each [B, S, H, D]."""
+        """Keys and values of the text, then of the image if there is one, each [B, S, H, D] or [B, R, S, H, D]."""
         heads = (self.num_heads, -1)
         out = [self.norm_k(self.k(context)), self.v(context)]
         if image is not None:
             out += [self.norm_k_img(self.k_img(image)), self.v_img(image)]
-        return tuple(part.unflatten(2, heads) for part in out)
+        return tuple(part.unflatten(-1, heads) for part in out)
 
     def forward(self, x: Tensor, conditioning: BlockConditioning) -> Tensor:
         """x [B, L, d] -> [B, L, d]."""
@@ -177,7 +181,10 @@ class WanCrossAttention(nn.Module):
             conditioning.keys_values = self.project(conditioning.context, conditioning.image)
         keys_values = conditioning.keys_values
         q = self.norm_q(self.q(x)).unflatten(2, (self.num_heads, -1))
-        out = self.attend(q, keys_values[0], keys_values[1])
+        if conditioning.runs:
+            out = attend_in_runs(q, keys_values[0], keys_values[1], conditioning.runs, self.attend)
+        else:
+            out = self.attend(q, keys_values[0], keys_values[1])
         if len(keys_values) == 4:
             out = out + self.attend(q, keys_values[2], keys_values[3])
         return self.o(out.flatten(2))
