@@ -46,8 +46,31 @@ class LoraUse:
 
 
 @dataclass(frozen=True)
+class PromptPair:
+    """One of several prompts that a clip hears."""
+
+    prompt: str
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class TextMix:
+    """What one latent frame hears: some of the clip's prompts, by index, with weights that add up to 1.
+
+    relay: each prompt speaks for itself, with its weight as a bias on attention; otherwise they are blended into one.
+    """
+
+    prompts: tuple[int, ...]
+    weights: tuple[float, ...]
+    relay: bool = False
+
+
+@dataclass(frozen=True)
 class ClipRequest:
     """Render one clip.
+
+    prompts, mixes: the prompts of a clip that hears several, and which of them each latent frame of the window hears,
+        length latent_frames; () = `prompt` throughout.
 
     guidance: one guidance_scale per latent frame of the window, length latent_frames.
     low_noise_guidance: the same for the low-noise expert of models that have two; () = as guidance.
@@ -121,12 +144,15 @@ class ClipRequest:
     window_latents: int = 0
     window_overlap: int = 0
     ring_latents: int = 0
+    prompts: tuple[PromptPair, ...] = ()
+    mixes: tuple[TextMix, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What is to be embedded: the prompt, and the negative one where guidance differs from 1."""
+        """What is to be embedded: the prompts, then as many negative ones where guidance differs from 1."""
         guided = any(scale != 1 for scale in (*self.guidance, *self.low_noise_guidance))
-        return (self.prompt, self.negative_prompt) if guided else (self.prompt,)
+        pairs = self.prompts or (PromptPair(self.prompt, self.negative_prompt),)
+        return (*(pair.prompt for pair in pairs), *(pair.negative_prompt for pair in pairs if guided))
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.
@@ -144,8 +170,8 @@ class ClipRequest:
             if not decisive[name]:  # as before there was such a file
                 del decisive[name]
                 decisive.pop(alone)
-        for name in ("window_latents", "window_overlap", "ring_latents"):
-            if not decisive[name]:  # as before there were windows
+        for name in ("window_latents", "window_overlap", "ring_latents", "prompts", "mixes"):
+            if not decisive[name]:  # as before there were windows, or several prompts in one
                 del decisive[name]
         decisive["drop_first"] = bool(self.drop_frames)
         decisive["loras"] = [(lora.strength, lora.expert) for lora in self.loras]
@@ -290,7 +316,7 @@ def _decode(line: bytes, tag: str, known: dict[str, type]) -> Any:
     unknown = sorted(set(raw) - names)
     if unknown:
         raise ProtocolError(f"{cls.__name__} has no field {', '.join(unknown)}")
-    for name, build in (("stream", StreamPart), ("loras", LoraUse)):
+    for name, build in (("stream", StreamPart), ("loras", LoraUse), ("prompts", PromptPair), ("mixes", _text_mix)):
         if name in raw:
             raw[name] = tuple(build(**part) for part in raw[name])
     for name in ("guidance", "low_noise_guidance", "choices"):
@@ -300,3 +326,7 @@ def _decode(line: bytes, tag: str, known: dict[str, type]) -> Any:
         return cls(**raw)
     except TypeError as error:
         raise ProtocolError(f"{cls.__name__}: {error}") from error
+
+
+def _text_mix(prompts: list[int], weights: list[float], relay: bool) -> TextMix:
+    return TextMix(tuple(prompts), tuple(weights), relay)

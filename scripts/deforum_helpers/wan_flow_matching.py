@@ -95,9 +95,10 @@ class WanFlowMatchingPipeline:
             schedule = noise_schedule(request.solver, request.num_inference_steps, request.shift)
             schedule, skipped = begin_later(schedule, request.guide_strength if guide is not None else 0.0)
             with timed(clip, "sample"):
-                joint = self.joint(request, contexts, noise, given)
+                prompts = self.prompts(request, contexts, given)
+                joint = self.joint(request, prompts, noise, given)
                 window = sample(
-                    None if joint else self.guided(request, contexts, noise, given),
+                    None if joint else self.guided(request, prompts, noise, given),
                     noise,
                     request.solver,
                     schedule,
@@ -118,7 +119,7 @@ class WanFlowMatchingPipeline:
         return clip
 
     def encode_prompts(self, request: ClipRequest) -> Tensor:
-        """Contexts [1 or 2, text_len, text_dim]: the prompt, and the negative one where guidance differs from 1."""
+        """Contexts [n, text_len, text_dim] of the request's texts."""
         contexts = self.text_encoder.encode(request.texts).to(self.machine.device)
         if not self.memory.rung.keep_text_encoder:
             self.text_encoder.unload()
@@ -130,31 +131,39 @@ class WanFlowMatchingPipeline:
         for mix, level in zip(self.mixes, levels, strict=True):
             mix.set([(lora.file, lora.strength) for lora in loras if lora.expert in ("", level)])
 
-    def guided(self, request: ClipRequest, contexts: Tensor, noise: Tensor, given: Given) -> GuidedModel:
+    def prompts(self, request: ClipRequest, contexts: Tensor, given: Given) -> list[Prompts]:
+        """What guides each backbone: the prompt, or the prompts by latent frame.  contexts: of encode_prompts."""
+        texts = contexts.split(len(request.prompts) or 1)  # positive ones, then negative ones if they are needed
+        found = []
+        for dit in self.dits:
+            conditionings = [dit.condition(side, given.image_tokens, request.mixes) for side in texts]
+            found.append(Prompts(conditionings[0], conditionings[1] if len(conditionings) == 2 else None))
+        return found
+
+    def guided(self, request: ClipRequest, prompts: list[Prompts], noise: Tensor, given: Given) -> GuidedModel:
         """The model, or the two experts, with everything a step needs but latents and timestep."""
         guidances = (request.guidance, request.low_noise_guidance or request.guidance)
         models = []
-        for dit, guidance in zip(self.dits, guidances, strict=False):
-            conditionings = [dit.condition(context[None], given.image_tokens) for context in contexts]
-            prompts = Prompts(conditionings[0], conditionings[1] if len(conditionings) == 2 else None)
+        for dit, guide, guidance in zip(self.dits, prompts, guidances, strict=False):
             backbone = dit if given.vace is None else partial(dit, vace_context=given.vace)
-            models.append(guided_model(backbone, prompts, guidance, noise, request.guidance_mode))
+            models.append(guided_model(backbone, guide, guidance, noise, request.guidance_mode))
         return models[0] if len(models) == 1 else switch_experts(*models, self.variant.boundary)
 
-    def joint(self, request: ClipRequest, contexts: Tensor, noise: Tensor, given: Given) -> Joint | None:
+    def joint(self, request: ClipRequest, prompts: list[Prompts], noise: Tensor, given: Given) -> Joint | None:
         """How a clip that is longer than the window, or a ring, is made in windows; None where it is made at once."""
         size = request.window_latents
         if not size or not (request.ring_latents or request.latent_frames > size):
             return None
 
         @lru_cache
-        def guided(guidance: tuple[float, ...], low_noise: tuple[float, ...]) -> GuidedModel:
+        def guided(guidance: tuple[float, ...], low_noise: tuple[float, ...], heard: tuple[int, ...]) -> GuidedModel:
             part = replace(request, guidance=guidance, low_noise_guidance=low_noise)
-            return self.guided(part, contexts, noise[:, :, :size], given)
+            return self.guided(part, [each.at(heard) for each in prompts], noise[:, :, :size], given)
 
         def model_at(latents: Sequence[int]) -> GuidedModel:
             scales = (request.guidance, request.low_noise_guidance)
-            return guided(*(tuple(values[k] for k in latents) if values else () for values in scales))
+            picked = (tuple(values[k] for k in latents) if values else () for values in scales)
+            return guided(*picked, tuple(latents) if request.mixes else ())
 
         clean_context = self.variant.pin == "timestep0"
         return Joint(size, request.window_overlap, bool(request.ring_latents), clean_context, model_at)

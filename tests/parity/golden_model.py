@@ -178,7 +178,7 @@ def guide(fixture: Fixture, scale: float) -> Tensor:
             return both if len(x) == 2 else both[:1]
 
     class Embedded:
-        context, image = torch.zeros(1, 1, 1), None
+        context, image, runs = torch.zeros(1, 1, 1), None, ()
 
     noise = torch.zeros_like(fixture["in.cond"])
     model = guided_model(Given(), Prompts(Embedded(), Embedded()), (scale,), noise)  # type: ignore[arg-type]

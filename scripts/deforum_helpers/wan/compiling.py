@@ -3,7 +3,8 @@ but for rounding.
 
 All blocks share one piece of compiled code.  It is made at the first clip's second step (the first makes the prompt's
 keys and values), is announced, and is kept on disk for the next start.  Where it can't be made (no compiler, a driver
-too old), the blocks go on as they were, and the reason is said.
+too old), the blocks go on as they were, and the reason is said.  They also do where several prompts share a window:
+its runs are another program in every clip.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class CompiledBlocks:
         compiled = torch.compile(plain, dynamic=False)
 
         def forward(x: Tensor, rows: Tensor, conditioning: BlockConditioning, tables: Tensor) -> Tensor:
-            if self.failed or not conditioning.keys_values:
+            if self.failed or not conditioning.keys_values or conditioning.runs:
                 return plain(x, rows, conditioning, tables)
             if self._made:
                 return compiled(x, rows, conditioning, tables)

@@ -11,19 +11,23 @@ first/last-frame, VACE and the per-frame timesteps of TI2V-5B, chosen by the con
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..protocol import TextMix
 from .attention import AttentionFn, sdpa
 from .norms import rms_norm
-from .prompt_timeline import Run, attend_in_runs
+from .prompt_timeline import Run, attend_in_runs, mixed_contexts, runs_at
 from .rope import rotary_tables, rotate
 
 PATCH = (1, 2, 2)
+MOST_KEPT = 4  # contexts whose keys and values are kept: 0.4 GB each in a 14B model; more are made anew at each step
 
 
 @dataclass(frozen=True)
@@ -55,33 +59,42 @@ class DitConfig:
         return self.dim // self.num_heads
 
 
-@dataclass
+@dataclass(frozen=True)
 class BlockConditioning:
-    """A block's own projections of text and image, made when it first runs: only then are its weights sure to be on
-    the device."""
+    """What a block attends to, and its own projections of it.
+
+    keys_values: of the text, then of the image if there is one, [B, S, H, D]; made when the block first runs, because
+    only then are its weights sure to be on the device.  runs: as in Conditioning.
+    """
 
     context: Tensor
     image: Tensor | None
-    keys_values: tuple[Tensor, ...] = ()
+    keys_values: list[Tensor]
     runs: tuple[Run, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Conditioning:
     """What a prompt (and an image) contributes, computed once and used by every step.
 
-    context [B, S, d] embedded text; image [B, S', d] embedded image tokens or None.
-    runs: which latent frames attend to which of several contexts, then [B, R, S, d]; () = all to the one.
+    context: [B, S, d] embedded text; of several texts one behind the other, [B, R * S, d].
+    image: [B, S', d] embedded image tokens or None.
+    runs: which latent frames attend to which of several contexts; () = all to the one there is.
+    kept: each block's keys and values.
     """
 
     context: Tensor
     image: Tensor | None = None
-    blocks: dict[int, BlockConditioning] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
+    kept: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def of_block(self, index: int) -> BlockConditioning:
         """The part of one block; VACE's blocks count -1, -2 ..."""
-        return self.blocks.setdefault(index, BlockConditioning(self.context, self.image, runs=self.runs))
+        return BlockConditioning(self.context, self.image, self.kept.setdefault(index, []), self.runs)
+
+    def at(self, latents: Sequence[int]) -> Conditioning:
+        """The same for a window of these latent frames; what is kept is kept for all windows."""
+        return replace(self, runs=runs_at(self.runs, latents)) if self.runs else self
 
 
 def sinusoid(timesteps: Tensor, width: int) -> Tensor:
@@ -159,7 +172,7 @@ class WanCrossAttention(nn.Module):
     def __init__(self, config: DitConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.num_heads = config.num_heads
+        self.num_heads, self.text_len = config.num_heads, config.text_len
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(dim, config.eps), RMSNorm(dim, config.eps)
         if config.image_dim:
@@ -167,27 +180,38 @@ class WanCrossAttention(nn.Module):
             self.norm_k_img = RMSNorm(dim, config.eps)
         self.attend: AttentionFn = sdpa
 
-    def project(self, context: Tensor, image: Tensor | None) -> tuple[Tensor, ...]:
-        """Keys and values of the text, then of the image if there is one, each [B, S, H, D] or [B, R, S, H, D]."""
+    def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the text, each [B, S, H, D]."""
         heads = (self.num_heads, -1)
-        out = [self.norm_k(self.k(context)), self.v(context)]
-        if image is not None:
-            out += [self.norm_k_img(self.k_img(image)), self.v_img(image)]
-        return tuple(part.unflatten(-1, heads) for part in out)
+        return self.norm_k(self.k(context)).unflatten(2, heads), self.v(context).unflatten(2, heads)
+
+    def project_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of image tokens."""
+        heads = (self.num_heads, -1)
+        return self.norm_k_img(self.k_img(image)).unflatten(2, heads), self.v_img(image).unflatten(2, heads)
 
     def forward(self, x: Tensor, conditioning: BlockConditioning) -> Tensor:
         """x [B, L, d] -> [B, L, d]."""
-        if not conditioning.keys_values:
-            conditioning.keys_values = self.project(conditioning.context, conditioning.image)
-        keys_values = conditioning.keys_values
+        image, kept = conditioning.image, conditioning.keys_values
+        if not kept and conditioning.context.shape[1] <= MOST_KEPT * self.text_len:
+            kept += self.project(conditioning.context)
+            kept += () if image is None else self.project_image(image)
         q = self.norm_q(self.q(x)).unflatten(2, (self.num_heads, -1))
         if conditioning.runs:
-            out = attend_in_runs(q, keys_values[0], keys_values[1], conditioning.runs, self.attend)
+            out = attend_in_runs(q, partial(self.of_contexts, conditioning), conditioning.runs, self.attend)
         else:
-            out = self.attend(q, keys_values[0], keys_values[1])
-        if len(keys_values) == 4:
-            out = out + self.attend(q, keys_values[2], keys_values[3])
+            out = self.attend(q, kept[0], kept[1])
+        if image is not None:
+            out = out + self.attend(q, *(kept[2:] or self.project_image(image)))
         return self.o(out.flatten(2))
+
+    def of_contexts(self, conditioning: BlockConditioning, contexts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Keys and values of some of several contexts, one behind the other."""
+        rows = [slice(n * self.text_len, (n + 1) * self.text_len) for n in contexts]
+        if conditioning.keys_values:
+            k, v = (torch.cat([side[:, part] for part in rows], dim=1) for side in conditioning.keys_values[:2])
+            return k, v
+        return self.project(torch.cat([conditioning.context[:, part] for part in rows], dim=1))
 
 
 class TanhGelu(nn.Module):
@@ -289,16 +313,22 @@ class WanFlowMatchingModel(nn.Module):
             self.vace_patch_embedding = nn.Conv3d(config.vace_in_dim, dim, PATCH, PATCH)
             self.vace_blocks = nn.ModuleList(VaceBlock(config, i == 0) for i in range(len(config.vace_layers)))
 
-    def condition(self, context: Tensor, image_tokens: Tensor | None = None) -> Conditioning:
-        """Embed a prompt once.
+    def condition(
+        self, context: Tensor, image_tokens: Tensor | None = None, mixes: Sequence[TextMix] = ()
+    ) -> Conditioning:
+        """Embed a prompt once, or the prompts of a clip.
 
         context: [B, rows, text_dim], rows <= text_len; missing rows are zeros before the embedding.
         image_tokens: [B, 257, image_dim], or [2 B, 257, image_dim] (first, last, first, last ...) for FLF2V.
+        mixes: what each latent frame hears of several texts; context is then theirs, of one clip, [K, rows, text_dim].
         """
         context = F.pad(context, (0, 0, 0, self.config.text_len - context.shape[1]))
         weight = self.text_embedding[0].weight
         image = None if image_tokens is None else self.img_emb(image_tokens.to(weight.dtype))
-        return Conditioning(self.text_embedding(context.to(weight.dtype)), image)
+        if not mixes:
+            return Conditioning(self.text_embedding(context.to(weight.dtype)), image)
+        contexts, runs = mixed_contexts(context, mixes)
+        return Conditioning(self.text_embedding(contexts.to(weight.dtype)).flatten(0, 1)[None], image, runs)
 
     def forward(
         self,

@@ -1,9 +1,9 @@
 """Several prompts in one window: which latent frames hear which, and how cross-attention mixes them.
 
-Shape legend: B clips, R contexts, S rows of one, d width, T latent frames, P tokens of a latent frame,
+Shape legend: B clips, K texts, R contexts, S rows of one, d width, T latent frames, P tokens of a latent frame,
 L = T * P, H heads, D = d / H.
 
-A row of weights per latent frame, over the texts, adds up to 1.  It is meant in one of two ways:
+Each latent frame has weights over the texts that add up to 1 (protocol.TextMix).  They are meant in one of two ways:
 
     blend   attend to one context, the weighted mean of the texts' raw contexts (before the model's text embedding,
             where each row still stands for a token of its text)
@@ -16,23 +16,18 @@ Source of the time bias: Prompt Relay, arXiv 2604.10030.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..protocol import TextMix
 from .attention import AttentionFn
 
-
-@dataclass(frozen=True)
-class Mix:
-    """What one latent frame hears: a weight for each text, adding up to 1; relay: as a time bias, else blended."""
-
-    weights: tuple[float, ...]
-    relay: bool = False
+KeysValues = Callable[[tuple[int, ...]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -44,57 +39,54 @@ class Run:
     biases: tuple[float, ...]
 
 
-def mixed_contexts(texts: Tensor, mixes: Sequence[Mix]) -> tuple[Tensor, tuple[Run, ...]]:
-    """The contexts that a window needs, each distinct one once, and the runs of frames that attend to them.
+def mixed_contexts(texts: Tensor, mixes: Sequence[TextMix]) -> tuple[Tensor, tuple[Run, ...]]:
+    """The contexts that a clip needs, each distinct one once, and the runs of frames that attend to them.
 
     texts: raw contexts [K, S, text_dim].  mixes: one per latent frame.  Returns [R, S, text_dim] and the runs.
     """
-    rows: dict[tuple[float, ...], int] = {}
+    rows: dict[tuple[tuple[int, float], ...], int] = {}
     runs = []
     for mix, frames in groupby(mixes):
-        heard = [k for k, weight in enumerate(mix.weights) if weight > 0]
+        heard = [(k, weight) for k, weight in zip(mix.prompts, mix.weights, strict=True) if weight > 0]
         if mix.relay or len(heard) == 1:
-            singles = [tuple(float(k == j) for j in range(len(texts))) for k in heard]
-            contexts = tuple(rows.setdefault(single, len(rows)) for single in singles)
-            biases = tuple(math.log(mix.weights[k]) for k in heard) if len(heard) > 1 else (0.0,)
+            contexts = tuple(rows.setdefault(((k, 1.0),), len(rows)) for k, _ in heard)
+            biases = tuple(math.log(weight) for _, weight in heard)
         else:
-            contexts, biases = (rows.setdefault(mix.weights, len(rows)),), (0.0,)
+            contexts, biases = (rows.setdefault(tuple(heard), len(rows)),), (0.0,)
         runs.append(Run(len(list(frames)), contexts, biases))
-    weights = torch.tensor(list(rows), dtype=texts.dtype, device=texts.device)  # [R, K]
-    return torch.einsum("rk,ksd->rsd", weights, texts), tuple(runs)
+    wide = torch.promote_types(texts.dtype, torch.float32)  # weights in bfloat16 wouldn't add up to 1
+    weights = texts.new_zeros(len(rows), len(texts), dtype=wide)  # [R, K]
+    for row, heard in enumerate(rows):
+        for k, weight in heard:
+            weights[row, k] = weight
+    return torch.einsum("rk,ksd->rsd", weights, texts.to(wide)).to(texts.dtype), tuple(runs)
 
 
-def of_window(runs: Sequence[Run], first: int, last: int) -> tuple[Run, ...]:
-    """The runs of latent frames [first, last) alone; the contexts stay as they are."""
-    cut, at = [], 0
-    for run in runs:
-        frames = min(at + run.frames, last) - max(at, first)
-        if frames > 0:
-            cut.append(replace(run, frames=frames))
-        at += run.frames
-    assert sum(run.frames for run in cut) == last - first, "the window reaches past the runs"
-    return tuple(cut)
+def runs_at(runs: Sequence[Run], latents: Sequence[int]) -> tuple[Run, ...]:
+    """The runs of some of the latent frames, in that order, alone; the contexts stay as they are."""
+    each = [(run.contexts, run.biases) for run in runs for _ in range(run.frames)]
+    return tuple(Run(len(list(same)), *heard) for heard, same in groupby(each[k] for k in latents))
 
 
-def attend_in_runs(q: Tensor, keys: Tensor, values: Tensor, runs: Sequence[Run], attend: AttentionFn) -> Tensor:
+def attend_in_runs(q: Tensor, keys_values: KeysValues, runs: Sequence[Run], attend: AttentionFn) -> Tensor:
     """Each run's tokens to its own contexts.
 
-    q: [B, L, H, D]; keys, values: [B, R, S, H, D].  Returns [B, L, H, D].
+    q: [B, L, H, D].  keys_values: contexts -> their keys and values one behind the other, each [B, n * S, H, D].
+    Returns [B, L, H, D].
     """
-    tokens = q.shape[1] // sum(run.frames for run in runs)
+    frames = sum(run.frames for run in runs)
+    assert q.shape[1] % frames == 0, "the runs are not those of these latents"
+    tokens = q.shape[1] // frames
     out = []
     for run, part in zip(runs, q.split([run.frames * tokens for run in runs], dim=1), strict=True):
-        k, v = (torch.cat([side[:, row] for row in run.contexts], dim=1) for side in (keys, values))
-        if len(run.contexts) == 1:
-            out.append(attend(part, k, v))
-        else:
-            bias = q.new_tensor(run.biases).repeat_interleave(keys.shape[2]).view(1, 1, 1, -1)
-            out.append(_with_bias(part, k, v, bias))
+        k, v = keys_values(run.contexts)
+        out.append(attend(part, k, v) if len(run.contexts) == 1 else _with_bias(part, k, v, run.biases))
     return torch.cat(out, dim=1)
 
 
-def _with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def _with_bias(q: Tensor, k: Tensor, v: Tensor, biases: Sequence[float]) -> Tensor:
     """Kernels without a bias can't do this, so it is torch's own attention."""
     q, k, v = (side.transpose(1, 2) for side in (q, k, v))
+    bias = q.new_tensor(biases).repeat_interleave(k.shape[2] // len(biases))
     mask = bias.expand(1, 1, q.shape[2], k.shape[2])
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)

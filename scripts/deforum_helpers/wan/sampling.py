@@ -5,7 +5,7 @@ Shape legend: B clips, z latent channels, T latent frames of the window, n pinne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,10 +38,24 @@ class Pin:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What guides the model.  negative may be None where guidance is 1 everywhere."""
+    """What guides the model.  negative may be None where guidance is 1 everywhere.
+
+    both: the two as one batch, made of them; None without a negative, and for models that are given image tokens.
+    """
 
     positive: Conditioning
     negative: Conditioning | None
+    both: Conditioning | None = None
+
+    def __post_init__(self) -> None:
+        positive, negative = self.positive, self.negative
+        if self.both is None and negative is not None and positive.image is None:
+            both = Conditioning(torch.cat((positive.context, negative.context)), runs=positive.runs)
+            object.__setattr__(self, "both", both)
+
+    def at(self, latents: Sequence[int]) -> Prompts:
+        """What guides the model in a window of these latent frames."""
+        return Prompts(*(part and part.at(latents) for part in (self.positive, self.negative, self.both)))
 
 
 def sample(
@@ -97,17 +111,15 @@ def guided_model(
     scale = torch.tensor(guidance, dtype=noise.dtype, device=noise.device).view(1, 1, -1, 1, 1)
     combine = MODES[mode]
     tokens = noise.shape[0] * noise[0, 0].numel() // 4
-    if tokens > BATCHED_TOKENS or prompts.positive.image is not None:
+    if tokens > BATCHED_TOKENS or prompts.both is None:
 
         def two_passes(x: Tensor, t: Tensor) -> Tensor:
             negative = dit(x, t, prompts.negative)
             return combine(dit(x, t, prompts.positive), negative, scale)
 
         return two_passes
-    both = Conditioning(torch.cat((prompts.positive.context, prompts.negative.context)))
-
     def one_pass(x: Tensor, t: Tensor) -> Tensor:
-        positive, negative = dit(torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
+        positive, negative = dit(torch.cat((x, x)), torch.cat((t, t)), prompts.both).chunk(2)
         return combine(positive, negative, scale)
 
     return one_pass
