@@ -4,10 +4,13 @@
     python bench/loading.py [--variant NAME] [--blocks N] [--shards N] [--repeats N] [--out FILE.json]
 
 Writes a checkpoint of a variant's real shapes in bfloat16 to a temporary folder, once under the official names and once
-under diffusers', in shards, and measures from the first import-free moment to the first step (load, then one forward
-pass of 128 tokens): seconds, host memory allocated at the most (RssAnon), and all of it with the mapped files (VmHWM).
-The files are in the page cache.  On a GPU ours loads to the device, so what is allocated on the host shows what loading
-itself takes.
+under diffusers', in shards, and measures the load, the load with the first step (one forward pass of 128 tokens), and
+all from the program's start with its imports: seconds; and how far host memory grew at the most, both what was
+allocated (RssAnon) and all of it with the mapped files (VmRSS), whose pages the system takes back when it needs them.
+The files are in the page cache.
+
+On a CPU the model itself is host memory.  "handed on" is what loading to a GPU takes of the host: every tensor is read
+and converted as ever, and let go of where it would have been copied to the device.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +38,13 @@ import torch
 from deforum_helpers.model_files import inspect_model
 from deforum_helpers.variants import VARIANTS, Variant
 from deforum_helpers.wan.dit import WanFlowMatchingModel
-from deforum_helpers.wan.loading import dit_config, load_dit
+from deforum_helpers.wan.loading import dit_config, dit_dtype, load_dit
 from deforum_helpers.wan.machine import Machine, choose_machine
+from deforum_helpers.wan.weights import load_state
 from safetensors.torch import save_file
 
 STEM = "diffusion_pytorch_model"
+SIDES = ("ours", "ours, handed on", "diffusers")
 
 
 def write_checkpoints(variant: Variant, folder: Path, shards: int) -> int:
@@ -75,51 +81,65 @@ def write_checkpoints(variant: Variant, folder: Path, shards: int) -> int:
 
 
 class MemoryWatch:
-    """Most host memory allocated while it runs, in bytes; 0 where the system doesn't tell."""
+    """How far this process's memory grew while it ran, in bytes; 0 where the system doesn't tell."""
+
+    LINES = ("RssAnon", "VmRSS")
 
     def __init__(self) -> None:
-        self.most, self._over = 0, threading.Event()
+        self._before, self._over = memory(), threading.Event()
+        self._most = dict(self._before)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
+    def stop(self) -> dict[str, int]:
+        """By the line of /proc/self/status."""
         self._over.set()
         self._thread.join()
-        return self.most
+        return {name: self._most[name] - self._before[name] for name in self.LINES}
 
     def _watch(self) -> None:
         while not self._over.wait(0.005):
-            self.most = max(self.most, memory_line("RssAnon"))
+            now = memory()
+            self._most = {name: max(now[name], most) for name, most in self._most.items()}
 
 
-def memory_line(name: str) -> int:
+def memory() -> dict[str, int]:
     try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{name}:")), 0)
+        lines = []
+    told = dict(line.split(":", 1) for line in lines)
+    return {name: int(told[name].split()[0]) * 1024 if name in told else 0 for name in MemoryWatch.LINES}
 
 
-def one_side(side: str, folder: Path, variant: Variant) -> dict[str, float]:
-    """Load and do one step; runs in a process of its own."""
+def one_side(side: str, folder: Path, variant: Variant, born: float) -> dict[str, float]:
+    """Load and do one step; runs in a process of its own.  born: when that began, as time.time()."""
     if side == "diffusers":
         import diffusers  # noqa: F401 - its import is not its loading
         from diffusers import WanTransformer3DModel
     machine = choose_machine("auto", "bfloat16")
-    before, watch, started = memory_line("RssAnon"), MemoryWatch(), time.perf_counter()
-    model: Any
-    if side == "ours":
-        # With fewer blocks it is no known variant, and nothing else is wrong with it.
-        part = replace(inspect_model(folder / "official").parts["dit"], problems=())
-        model = load_dit(part, variant, machine)
-    else:
+    with torch.device("meta"):  # torch imports much with its first use
+        torch.nn.Linear(1, 1)
+    busy, watch, started = time.process_time(), MemoryWatch(), time.perf_counter()
+    model: Any = None
+    if side == "diffusers":
         model = WanTransformer3DModel.from_pretrained(folder / "diffusers", torch_dtype=torch.bfloat16)
         model = model.to(machine.device).eval()
-    loaded = time.perf_counter() - started
-    _first_step(side, model, variant, machine)
-    whole = time.perf_counter() - started
-    allocated = watch.stop() - before
-    return {"load": loaded, "first_step": whole, "allocated": allocated, "with_files": memory_line("VmHWM")}
+    else:
+        # With fewer blocks it is no known variant, and nothing else is wrong with it.
+        part = replace(inspect_model(folder / "official").parts["dit"], problems=())
+        if side == "ours":
+            model = load_dit(part, variant, machine)
+        else:
+            deque(load_state(part, torch.device("cpu"), dit_dtype(machine.dtype)), maxlen=0)
+    result = {"load": time.perf_counter() - started}
+    if model is not None:
+        _first_step(side, model, variant, machine)
+        result["first_step"] = time.perf_counter() - started
+        result["processor"] = time.process_time() - busy
+        result["from_start"] = time.time() - born
+    grown = watch.stop()
+    return {**result, "allocated": grown["RssAnon"], "with_files": grown["VmRSS"]}
 
 
 @torch.inference_mode()
@@ -139,15 +159,12 @@ def _first_step(side: str, model: Any, variant: Variant, machine: Machine) -> No
 
 def measure(folder: Path, variant: Variant, repeats: int) -> dict[str, dict[str, float]]:
     """Turn about, a fresh process each; medians."""
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "diffusers": []}
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
     for turn in range(repeats + 1):
         for side, results in runs.items():
-            command = [sys.executable, __file__, "--side", side, str(folder), json.dumps(asdict(variant))]
-            env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, env=env)
-            if done.returncode and side == "diffusers":  # its loader wants `accelerate`, which no test here needs
-                print(f"diffusers can't load it: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-                continue
+            words = ["--side", side, str(folder), json.dumps(asdict(variant)), str(time.time())]
+            done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, env=env)
             if done.returncode:
                 raise SystemExit(done.stderr[-2000:])
             if turn:  # the first turn fills the page cache
@@ -155,7 +172,6 @@ def measure(folder: Path, variant: Variant, repeats: int) -> dict[str, dict[str,
     return {
         side: {name: statistics.median(result[name] for result in results) for name in results[0]}
         for side, results in runs.items()
-        if results
     }
 
 
@@ -163,7 +179,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--side"]:
         raw = json.loads(sys.argv[4])
         variant = replace(VARIANTS[raw["name"]], num_layers=raw["num_layers"])
-        print(json.dumps(one_side(sys.argv[2], Path(sys.argv[3]), variant)))
+        print(json.dumps(one_side(sys.argv[2], Path(sys.argv[3]), variant, float(sys.argv[5]))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [name for name, row in VARIANTS.items() if not row.experts]
@@ -184,14 +200,15 @@ def main() -> None:
 
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores; {choose_machine('auto', 'bfloat16').name}",
-        "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
+        "precision": "bfloat16", "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
         "load_before": round(load, 2), "variant": variant.name, "blocks": variant.num_layers, "bytes": size,
         "largest_shard": largest, "sides": sides,
     }  # fmt: skip
     print(f"{variant.name}, {variant.num_layers} blocks, {size / 1e9:.2f} GB, largest shard {largest / 1e9:.2f} GB")
-    print(f"{'':10s} {'load':>8s} {'first step':>11s} {'allocated':>10s} {'with files':>11s}")
+    print(f"{'':16s} {'load':>8s} {'first step':>11s} {'from start':>11s} {'allocated':>10s} {'with files':>11s}")
     for side, row in sides.items():
-        print(f"{side:10s} {row['load']:7.2f}s {row['first_step']:10.2f}s {row['allocated'] / 1e9:8.2f}GB "
+        step = f"{row['first_step']:10.2f}s {row['from_start']:10.2f}s" if "first_step" in row else " " * 23
+        print(f"{side:16s} {row['load']:7.2f}s {step} {row['allocated'] / 1e9:8.2f}GB "
               f"{row['with_files'] / 1e9:9.2f}GB")  # fmt: skip
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -16,10 +16,21 @@ machine they name; "load" is how many other programs wanted the processor when t
 near or above the number of cores only the ratios mean something.
 """
 
+_LOADING_SECONDS = {
+    "load": "load", "first_step": "to the end of the first step", "processor": "of it processor time",
+    "from_start": "from the program's start",
+}  # fmt: skip
+_LOADING_WORDS = """random
+weights in bfloat16, the files in the page cache.  On a CPU the model is host memory: mapped files where the dtype is
+the file's.  "handed on" lets go of every tensor where a load to a GPU would have copied it to the device.
+
+"""
+
 _COMMANDS = """## Commands
 
     python bench/against_diffusers.py               # the tables above; on a GPU: 1.3B and 14B, 480p and 720p
     python bench/options.py --pictures FOLDER       # what the options that change the picture save and change
+    python bench/loading.py                         # the same files loaded here and by diffusers
     python bench/startup.py                         # a worker's start, its second job, a prompt seen before
     python -m pytest tests/parity/test_offload.py   # the memory ladder; on a GPU with the allocator capped
 """
@@ -31,6 +42,7 @@ def page() -> str:
     for name, title in (("cpu", "On a CPU"), ("cuda", "On a GPU")):
         parts.append(f"## {title}, against diffusers\n\n{_cases(_read(name))}")
     parts.append(f"## Options that change the picture, and what they save\n\n{_options(_read('options'))}")
+    parts.append(f"## Loading\n\n{_loading(_read('loading'))}")
     parts.append(f"## Start-up\n\n{_startup(_read('startup'))}")
     notes = json.loads((RESULTS.parent / "techniques.json").read_text(encoding="utf-8"))
     head = ("technique", "predicted", "measured", "verdict")
@@ -71,6 +83,20 @@ def _options(result: dict[str, Any] | None) -> str:
     ]  # fmt: skip
     head = ("option", "sampling", "passes of the model", "latents' relative difference", "pictures", "backbone's bytes")
     return _machine(result) + "On the demo, whose weights are float32 on a CPU.\n\n" + _table(head, rows)
+
+
+def _loading(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "Not measured yet.\n"
+    whole, shard = (f"{result[name] / 1e9:.2f} GB" for name in ("bytes", "largest_shard"))
+    rows = [
+        (side, *(f"{row[name]:.2f} s" if name in row else "" for name in _LOADING_SECONDS),
+         *(f"{row[name] / 1e9:.2f} GB" for name in ("allocated", "with_files")))
+        for side, row in result["sides"].items()
+    ]  # fmt: skip
+    head = ("", *_LOADING_SECONDS.values(), "host memory allocated", "with the mapped files")
+    about = f"{result['variant']}, {result['blocks']} blocks, {whole} in shards of at most {shard}, "
+    return _machine(result) + about + _LOADING_WORDS + _table(head, rows)
 
 
 def _startup(result: dict[str, Any] | None) -> str:

@@ -91,3 +91,27 @@ def test_in_weights_of_8_bits(streamed: bool, model: WanFlowMatchingModel, lora:
     assert near < 0.2 * far, "closer to the LoRA in full precision than to no LoRA"
     mix.set([])
     assert torch.equal(forward(narrow), plain) and not mix.originals
+
+
+def test_in_weights_of_8_bits_from_the_file(model: WanFlowMatchingModel, lora: str) -> None:
+    """Rounded once: as if the file itself had had the LoRA in it."""
+    whole = dict(model.state_dict())
+    LoraMix(model).set([(lora, 0.02)])
+    wanted = dict(narrowed(model.state_dict().items()))
+    with torch.device("meta"):
+        narrow = to_eight_bit(WanFlowMatchingModel(CONFIG), multiply=False)
+    narrow = load_into(narrow, dict(narrowed(whole.items()))).eval().requires_grad_(False)
+    read = []
+
+    def reread(name: str) -> torch.Tensor:
+        read.append(name)
+        return whole[name]
+
+    mix = LoraMix(narrow, reread=reread)
+    before = {name: value.clone() for name, value in narrow.state_dict().items()}
+    mix.set([(lora, 0.02)])
+    assert read == ["blocks.0.self_attn.q.weight", "blocks.2.cross_attn.k.weight"]
+    got = narrow.state_dict()
+    assert all(torch.equal(got[name].float(), value.float()) for name, value in wanted.items())
+    mix.set([])
+    assert all(torch.equal(narrow.state_dict()[name].float(), value.float()) for name, value in before.items())

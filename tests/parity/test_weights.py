@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from deforum_helpers.errors import ModelError
-from deforum_helpers.model_files import PartInfo, Source, identify_parts, inspect_model, read_tensor_file
+from deforum_helpers.model_files import PartInfo, Source, identify_parts, inspect_model, read_tensor_file, scan_folder
+from deforum_helpers.wan import weights
 from deforum_helpers.wan.dit import DitConfig, WanFlowMatchingModel
 from deforum_helpers.wan.weights import load_into, load_module, load_state
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from sparse_models import write_sparse
 
-BUNDLED = Path(__file__).resolve().parents[2] / "models" / "demo"
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLED = ROOT / "models" / "demo"
 CPU = torch.device("cpu")
 
 
@@ -245,3 +251,53 @@ def test_one_tensor_at_a_time(tmp_path: Path) -> None:
     grown = [anonymous_megabytes() - before for _ in load_state(part, CPU, torch.float32)]
     assert len(grown) == 15
     assert max(grown) < 2 * 64 + 64
+
+
+_LOAD = """
+import sys
+from deforum_helpers.wan.loading import load_parts
+from deforum_helpers.wan.machine import choose_machine
+load_parts(sys.argv[1], choose_machine("cpu", "auto"), lambda *told: None)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_loading_does_not_import_torch_s_compiler(tmp_path: Path) -> None:
+    """It takes seconds and 100 MB, and some plain operations on the meta device bring it in.  The text encoder does,
+    too, but with a prompt seen before it stays away."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "DEFORUM_WAN_CACHE": str(tmp_path)}
+    words = [sys.executable, "-c", _LOAD, str(BUNDLED)]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=200)
+    assert done.stdout.split() == ["False"], done.stderr
+
+
+def test_only_the_shard_in_work_is_mapped(
+    dit: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, open_now, most = list(dit), set(), []
+    for k in range(4):
+        save_file({name: dit[name] for name in names[k::4]}, tmp_path / f"x-{k + 1:05d}-of-00004.safetensors")
+    (part,) = scan_folder(tmp_path).parts
+
+    @contextlib.contextmanager
+    def noted(file: str, **options: object) -> Iterator[object]:
+        open_now.add(file)
+        most.append(len(open_now))
+        with safe_open(file, **options) as opened:
+            yield opened
+        open_now.remove(file)
+
+    monkeypatch.setattr(weights, "safe_open", noted)
+    assert_same(dict(load_state(part, CPU, torch.float16)), dit)
+    assert (len(most), max(most), open_now) == (4, 1, set())
+
+
+def test_wide_rows_are_converted_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers however many rows go at once."""
+    stored, scale = torch.randn(37, 5).to(torch.float8_e4m3fn), torch.rand(37, 1)
+    wanted = (stored.float() * scale).bfloat16()
+    for at_once in (1, 12, 1 << 24):
+        monkeypatch.setattr(weights, "_AT_ONCE", at_once)
+        assert torch.equal(weights._rescaled(stored, scale, torch.bfloat16), wanted)
+    with pytest.raises(ValueError, match="36 scales for 37 rows"):
+        weights._rescaled(stored, scale[1:], torch.bfloat16)

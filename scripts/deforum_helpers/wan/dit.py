@@ -234,7 +234,8 @@ class WanTransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim, config.eps)
         self.cross_attn = WanCrossAttention(config)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), TanhGelu(), nn.Linear(config.ffn_dim, dim))
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        # In place: out of place, on the meta device, torch would import its compiler, which takes seconds.
+        self.modulation = nn.Parameter(torch.randn(1, 6, dim).div_(dim**0.5))
 
     def forward(self, x: Tensor, time: Tensor, conditioning: BlockConditioning, tables: Tensor) -> Tensor:
         """x [B, L, d], time [B, n, 6, d] float32 -> [B, L, d]."""
@@ -284,7 +285,7 @@ class Head(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.head = nn.Linear(config.dim, config.out_dim * PATCH[0] * PATCH[1] * PATCH[2])
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim).div_(config.dim**0.5))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, d], time [B, n, d] (the embedding itself, not its projection) -> [B, L, out_dim * 4]."""

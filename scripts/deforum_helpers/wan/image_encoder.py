@@ -60,8 +60,8 @@ class ImageEncoder(nn.Module):
         self.config = config
         dim, patches = config.dim, (config.image_size // config.patch_size) ** 2
         self.patch_embedding = nn.Conv2d(3, dim, config.patch_size, config.patch_size, bias=False)
-        self.cls_embedding = nn.Parameter(torch.randn(1, 1, dim) / dim**0.5)
-        self.pos_embedding = nn.Parameter(torch.randn(1, patches + 1, dim) / dim**0.5)
+        self.cls_embedding = nn.Parameter(torch.randn(1, 1, dim).div_(dim**0.5))
+        self.pos_embedding = nn.Parameter(torch.randn(1, patches + 1, dim).div_(dim**0.5))
         self.pre_norm = nn.LayerNorm(dim, config.eps)
         self.transformer = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_layers))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -28,7 +29,7 @@ from .offload import TakingTurns, stream_blocks
 from .text_cache import EmbeddingCache
 from .text_encoder import TextEncoder
 from .vae import TEMPORAL_STRIDE, VaeConfig, WanVae
-from .weights import load_into, load_module, load_state
+from .weights import load_into, load_module, load_state, read_weight
 
 OnLoading = Callable[[str, float, str], None]
 
@@ -137,7 +138,7 @@ def _load_dits(
             part, info.row, machine, home, weights_dtype=options.weights_dtype, attention=options.attention
         )
         stream = stream_blocks(dit, [*dit.blocks], machine.device) if rung.stream_dit else None
-        return dit, LoraMix(dit, stream)
+        return dit, LoraMix(dit, stream, functools.partial(read_weight, part))
 
     names = ("dit_high", "dit_low") if info.row.experts else ("dit",)
     dits, mixes = zip(*(_timed(on_loading, name, info, load) for name in names), strict=True)

@@ -7,7 +7,7 @@ original's own.  Originals stay beside on the host (on a CPU they are the mapped
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,10 +27,14 @@ class LoraMix:
     """The LoRAs in a backbone's weights.  `set` changes them; an empty set leaves the original, bit for bit.
 
     stream: of a backbone whose blocks come from host memory: their weights are changed there.
-    Weights in 8 bits are widened, changed and narrowed again, with scales of their own.
+    reread: official name -> the weight in float32 as the model's file has it.  Weights in 8 bits are changed from that
+    and rounded once, with scales of their own; without it from what was rounded before.
     """
 
-    def __init__(self, module: nn.Module, stream: BlockStream | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, stream: BlockStream | None = None, reread: Callable[[str], Tensor] | None = None
+    ) -> None:
+        self.reread = reread
         self.parameters = dict(module.named_parameters())
         self.stream = stream
         self.originals: dict[str, Tensor] = {}
@@ -75,6 +79,8 @@ class LoraMix:
         narrow_scale = self._original(_scale_of(name)) if original.dtype == STORED else None
         if narrow_scale is None:
             mixed = original.to(parameter.device, torch.float32, copy=True)
+        elif self.reread is not None:
+            mixed = self.reread(name).to(parameter.device, torch.float32, copy=True)
         else:
             mixed = widen(original.to(parameter.device), narrow_scale.to(parameter.device), torch.float32)
         for path, reader, change, strength in uses:

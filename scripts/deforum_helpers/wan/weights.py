@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,22 +19,26 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..model_files import PartInfo, Source, read_tensor_file
+from ..model_files import PartInfo, Source, TensorEntry, read_tensor_file
 from .eight_bit import STORED, is_eight_bit
 
-__all__ = ["DtypeRule", "load_into", "load_module", "load_state", "open_tensors"]
+__all__ = ["DtypeRule", "load_into", "load_module", "load_state", "open_tensors", "read_weight"]
 
 DtypeRule = torch.dtype | Callable[[str], torch.dtype]
 Rename = Callable[[str], str]
 Module = TypeVar("Module", bound=nn.Module)
 
 _NEXT = "download the file again"
+_AT_ONCE = 1 << 24  # numbers widened to float32 at a time: 64 MB
 
 
 class TensorReader(Protocol):
-    """An open weights file: name -> tensor, on the device or still on the CPU, in the file's own dtype."""
+    """An open weights file: name -> tensor, on the device or still on the CPU, in the file's own dtype.
 
-    def __call__(self, name: str) -> Tensor: ...
+    dtype: wanted in the end; what has to be computed to be read comes in it, a GGUF file's tensors.
+    """
+
+    def __call__(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor: ...
 
 
 def load_module(
@@ -60,17 +64,17 @@ def load_state(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, tensor) for every official tensor of a part, on the device and in the dtype.
 
-    dtype: one for all, or a rule by official name.  At most one tensor is in memory twice.
+    dtype: one for all, or a rule by official name.  At most one tensor is in memory twice, and one shard is mapped.
     keep_eight_bit: of what eight_bit.py keeps in 8 bits, yield a weight that the file has so as it is, then its scale.
     Raises ModelError if the part isn't whole, a file changed or breaks off, or a value isn't finite.
     """
     if part.problems:
         raise ModelError("; ".join(part.problems), where=part.files[0], next_step=_NEXT)
     device = torch.device(device)
-    with ExitStack() as stack:
-        readers = {file: open_tensors(file, device, stack) for file in part.files}
+    with _Shards(device) as readers:
         for official in sorted(part.sources, key=_by_place(part)):
             source = part.sources[official]
+            readers.keep(file for file, _ in source.places)
             wanted = dtype(official) if callable(dtype) else dtype
             try:
                 if keep_eight_bit and (stored := _stored_eight_bit(official, source, readers, device)):
@@ -87,6 +91,17 @@ def load_state(
                 ) from error
             _check_finite(tensor, source)
             yield (rename(official) if rename else official), tensor
+
+
+def read_weight(part: PartInfo, official: str) -> Tensor:
+    """One tensor of a part in float32 on the CPU, from its file.  Raises ModelError."""
+    source = part.sources[official]
+    file, name = source.places[0]
+    with _Shards(torch.device("cpu")) as readers:
+        try:
+            return _read(source, readers, torch.device("cpu"), torch.float32)
+        except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
+            raise ModelError(f"tensor {name!r} can't be read ({error})", where=file, next_step=_NEXT) from error
 
 
 def load_into(module: Module, tensors: Iterable[tuple[str, Tensor]] | Mapping[str, Tensor], where: str = "") -> Module:
@@ -109,25 +124,46 @@ def load_into(module: Module, tensors: Iterable[tuple[str, Tensor]] | Mapping[st
     return module
 
 
+class _Shards(AbstractContextManager["_Shards"]):
+    """A part's files, open while they are in work: what is mapped of all the others would count as this process's
+    memory as long as they stay open, until somebody else needs it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._open: dict[str, tuple[ExitStack, TensorReader]] = {}
+
+    def __getitem__(self, file: str) -> TensorReader:
+        if file not in self._open:
+            stack = ExitStack()
+            self._open[file] = stack, open_tensors(file, self._device, stack)
+        return self._open[file][1]
+
+    def keep(self, files: Iterable[str]) -> None:
+        """Close all but these."""
+        for file in set(self._open).difference(files):
+            self._open.pop(file)[0].close()
+
+    def __exit__(self, *_: object) -> None:
+        self.keep(())
+
+
 def _by_place(part: PartInfo) -> Callable[[str], tuple[str, int]]:
     """Order of the bytes on disk: reading front to back is what disks and page caches are fast at."""
     order = {(file, name): at for file in part.files for at, name in enumerate(read_tensor_file(file).tensors)}
     return lambda official: (part.sources[official].places[0][0], order.get(part.sources[official].places[0], 0))
 
 
-def _read(source: Source, readers: Mapping[str, TensorReader], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _read(source: Source, readers: _Shards, device: torch.device, dtype: torch.dtype) -> Tensor:
     pieces = []
     for (file, name), scale in zip(source.places, source.scales, strict=True):
-        piece = readers[file](name).to(device)
-        if scale:
-            piece = _rescaled(piece, readers[file](scale).to(device))
-        pieces.append(piece.to(dtype))
+        piece = readers[file](name, dtype).to(device)
+        pieces.append(_rescaled(piece, readers[file](scale).to(device), dtype) if scale else piece.to(dtype))
     whole = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return whole.reshape(source.shape)
 
 
 def _stored_eight_bit(
-    name: str, source: Source, readers: Mapping[str, TensorReader], device: torch.device
+    name: str, source: Source, readers: _Shards, device: torch.device
 ) -> list[tuple[str, Tensor]]:
     """A weight in 8 bits and its scales [out, 1] as the file has them; [] where the file has it otherwise."""
     (file, stored), scale_name = source.places[0], source.scales[0]
@@ -143,12 +179,25 @@ def _stored_eight_bit(
     return [(name, weight.reshape(source.shape)), (name.removesuffix("weight") + "scale", scale)]
 
 
-def _rescaled(weight: Tensor, scale: Tensor) -> Tensor:
-    """value = stored * scale, with one scale for the tensor or one per row."""
-    scale = scale.float()
-    if scale.numel() > 1:
-        scale = scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return weight.float() * scale
+def _rescaled(stored: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """stored [out, ...] * scale in a dtype, with one scale for the tensor or one per row.
+
+    Some rows at a time: in float32 the text encoder's embedding alone would be 4 GB.
+    """
+    scale = scale.float().flatten()
+    if scale.numel() not in (1, len(stored)):
+        raise ValueError(f"{scale.numel()} scales for {len(stored)} rows")
+    rows = scale.expand(len(stored)).reshape(-1, *[1] * (stored.dim() - 1))
+    result = torch.empty(stored.shape, dtype=dtype, device=stored.device)
+    for some in _some_rows(stored.shape):
+        result[some] = stored[some].float() * rows[some]
+    return result
+
+
+def _some_rows(shape: Sequence[int]) -> Iterator[slice]:
+    """The rows of a tensor, as many at a time as make _AT_ONCE numbers."""
+    step = max(1, _AT_ONCE // max(1, math.prod(shape[1:])))
+    return (slice(first, first + step) for first in range(0, shape[0], step))
 
 
 def _check_finite(tensor: Tensor, source: Source) -> None:
@@ -167,27 +216,32 @@ def open_tensors(file: str, device: torch.device, stack: ExitStack) -> TensorRea
     header = read_tensor_file(file)  # again: the file may have changed since the model was looked at
     if header.format == "safetensors":
         try:
-            return stack.enter_context(safe_open(file, framework="pt", device=str(device))).get_tensor
+            opened = stack.enter_context(safe_open(file, framework="pt", device=str(device)))
+            return lambda name, dtype=torch.float32: opened.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"can't be read ({error})", where=file, next_step=_NEXT) from error
     if header.format == "torch":
         try:
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=True).__getitem__
+            mapped = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            return lambda name, dtype=torch.float32: mapped[name]
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise ModelError(f"is refused by torch ({error})", where=file, next_step=_NEXT) from error
     data = np.memmap(file, dtype=np.uint8, mode="r")
-    return lambda name: _gguf_tensor(data, header.tensors[name])
+    return lambda name, dtype=torch.float32: _gguf_tensor(data, header.tensors[name], dtype)
 
 
-def _gguf_tensor(data: np.ndarray, entry: object) -> Tensor:
-    """One tensor of a GGUF file, dequantised to float32."""
+def _gguf_tensor(data: np.ndarray, entry: TensorEntry, dtype: torch.dtype) -> Tensor:
+    """One tensor of a GGUF file in a dtype, dequantised in float32 some rows at a time."""
     import gguf
 
-    kind = gguf.GGMLQuantizationType[entry.dtype]  # type: ignore[attr-defined]
-    raw = data[entry.offset : entry.offset + entry.nbytes]  # type: ignore[attr-defined]
+    kind = gguf.GGMLQuantizationType[entry.dtype]
+    raw = data[entry.offset : entry.offset + entry.nbytes]
     if kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
         plain = raw.view(np.float32 if kind == gguf.GGMLQuantizationType.F32 else np.float16)
-        return torch.from_numpy(plain.copy()).reshape(entry.shape)  # type: ignore[attr-defined]
-    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    values = gguf.dequantize(raw.reshape(-1, block_bytes), kind)
-    return torch.from_numpy(np.ascontiguousarray(values)).reshape(entry.shape)  # type: ignore[attr-defined]
+        return torch.from_numpy(plain.copy()).reshape(entry.shape)
+    numbers, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    blocks = raw.reshape(-1, block_bytes)
+    result = torch.empty(len(blocks), numbers, dtype=dtype)
+    for some in _some_rows(result.shape):
+        result[some] = torch.from_numpy(gguf.dequantize(blocks[some], kind))
+    return result.reshape(entry.shape)
