@@ -44,7 +44,7 @@
             dw.fill(select, options);
             select.value = chosen && now ? value(chosen) : now;
             dw.model = chosen;
-            dw.fill(facts, chosen ? words(chosen) : "");
+            dw.fill(facts, chosen ? [words(chosen), partsOf(chosen)] : "");
             dw.fill(missing, lacks(chosen));
         }
 
@@ -63,6 +63,13 @@
             if (model.capabilities.some((what) => what.startsWith("continue"))) list.push("extends clips by latents");
             list.push(dw.bytes(model.size));
             return list.join(" · ");
+        }
+
+        // What each part is loaded from: layout, format, dtype.
+        function partsOf(model) {
+            const names = (part) => part.files[0] + (part.files.length > 1 ? ` and ${part.files.length - 1} more` : "");
+            return h("details", {}, h("summary", {}, "What it is loaded from"), h("ul", {}, model.parts.map((part) =>
+                h("li", {}, `${part.title}: ${part.description}, ${dw.bytes(part.size)} (${names(part)})`))));
         }
 
         function lacks(model) {

@@ -6,13 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .checkpoints import check_report
+from .cli_progress import ReadingShown
 from .cli_render import read_settings
 from .errors import ModelError
 from .init_video import init_video, notes_on
 from .lead import lead_of
-from .model_files import inspect_models
+from .model_files import ModelInfo, inspect_models
 from .planning.seeds import resolve_seed
 from .preflight import find_model, isolated_ffmpeg
 from .settings import RenderSettings
@@ -85,20 +87,29 @@ def check_model(arguments: argparse.Namespace) -> int:
     """Print what a folder holds.  Returns 0 if every model in it is whole, else 3."""
     models = inspect_models(arguments.folder)
 
-    def on_file(name: str) -> None:
-        print(f"reading {name}", file=sys.stderr)
-
-    reports = [check_report(model, arguments.hashes, on_file) for model in models]
+    reading = ReadingShown(sys.stderr)
+    reports = [check_report(model, arguments.hashes, reading) for model in models]
+    reading.clear()
     if arguments.json:
         _print_objects([data for _, data in reports])
     else:
         print("\n\n".join(text for text, _ in reports))
     whole = all(data["complete"] for _, data in reports)
     if not whole:
-        gaps = [gap["reason"] for _, data in reports for gap in data["missing"]]
-        faults = [*(problem for _, data in reports for problem in data["problems"]), *gaps]
-        print(f"error: {faults[0] if faults else 'not complete'}", file=sys.stderr)
+        print(f"error: {_first_fault(models, [data for _, data in reports])}", file=sys.stderr)
     return 0 if whole else ModelError.exit_code
+
+
+def _first_fault(models: Sequence[ModelInfo], reports: Sequence[dict[str, Any]]) -> str:
+    """What a render would say, or which file isn't as it was published."""
+    for model, data in zip(models, reports, strict=True):
+        try:
+            model.require()
+        except ModelError as error:
+            return error.one_line()
+        if data["problems"]:
+            return data["problems"][0]
+    return "not complete"
 
 
 def _print_objects(objects: Sequence[dict[str, object]]) -> None:

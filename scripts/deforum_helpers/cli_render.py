@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from .checkpoints import ModelInfo
 from .cli_progress import ProgressPrinter
 from .errors import DeforumWanError, InputError, RenderCancelled, RenderError, SettingsError
+from .lora_files import lora_beside
+from .planning.loras import renamed_loras
 from .preflight import beside, check_render, find_model
 from .progress import words_for_seconds
 from .render_wan import RenderResult, earlier_job, render_wan
@@ -116,7 +118,7 @@ def _wanted(file: Path, arguments: argparse.Namespace) -> Wanted:
 def read_settings(file: Path, arguments: argparse.Namespace) -> tuple[RenderSettings, list[str]]:
     """A settings file with the changes of the command line.  Raises SettingsError.
 
-    Pictures, sounds and model folders that it names are looked for beside it as well.
+    Pictures, sounds, LoRAs and model folders that it names are looked for beside it as well.
     """
     settings, notes = load_settings(file)
     settings = apply_overrides(settings, dict(_change(text) for text in arguments.changes))
@@ -124,6 +126,7 @@ def read_settings(file: Path, arguments: argparse.Namespace) -> tuple[RenderSett
     images = named_files(settings.init_images, "init_images")
     pictures = {key: beside(path, file.parent) for key, path in images.items()}
     paths["init_images"] = json.dumps(pictures) if pictures else ""
+    paths["loras"] = renamed_loras(settings.loras, lambda name: lora_beside(name, file.parent))
     model = arguments.model or settings.model
     if not arguments.model and len(Path(model).parts) > 1:  # a bare word is a model's name first
         model = beside(model, file.parent)

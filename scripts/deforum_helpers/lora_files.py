@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .checkpoints import sample_into
 from .errors import ModelError, SettingsError
-from .model_files import ModelInfo, read_tensor_file
+from .model_files import ModelInfo, read_tensor_file, walk
 from .model_files.assemble import noise_level_in_name
 from .model_files.lora_header import looks_like_wan_lora, read_lora
 from .planning.loras import FIELD, lora_lines
@@ -46,14 +46,17 @@ class UsedLora:
 def lora_folders(root: Path, extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
     """Folders that LoRAs are looked for in, those that exist.  root: the extension's own folder.
 
-    extra: folders of models, the host's or the user's; a folder for LoRAs is looked for in and beside each.
+    extra: folders of models, the host's or the user's; a folder for LoRAs is looked for in and beside each, and one
+    with "lora" in its name is one.
     """
     above = list(root.parents)[:_LEVELS_UP]
-    places = [place for folder in map(Path, extra) for place in (folder, folder.parent)]
+    extra = [Path(folder).expanduser() for folder in extra]
+    named = [folder for folder in extra if "lora" in folder.name.lower()]
+    places = [place for folder in extra for place in (folder, folder.parent)]
     places += [root / "models", *(folder / "models" for folder in above)]
     places += [folder / "ComfyUI" / "models" for folder in above]
     result: list[Path] = []
-    for folder in (place.expanduser() / name for place in places for name in _FOLDERS):
+    for folder in (*named, *(place / name for place in places for name in _FOLDERS)):
         try:
             if folder.is_dir() and not any(folder.samefile(other) for other in result):
                 result.append(folder)
@@ -97,6 +100,14 @@ def used_loras(settings: RenderSettings, model: ModelInfo, folders: Sequence[Pat
             ) from error  # fmt: skip
         used.append(UsedLora(line.name, str(path), expert, identity, next(filter(None, notes), "")))
     return tuple(used)
+
+
+def lora_beside(name: str, folder: Path) -> str:
+    """A LoRA of a settings file: the file of that name, with its ending, in the settings file's own folder, else the
+    name as it is."""
+    path = folder / as_path(name)
+    usable = path.suffix.lower() in _SUFFIXES and "=" not in str(path) and _is_file(path)
+    return str(path.absolute()) if usable else name
 
 
 def _identity(path: Path) -> str:
@@ -152,17 +163,12 @@ def _resolve(name: str, folders: Sequence[Path]) -> Path:
     )  # fmt: skip
 
 
-def _files(folder: Path, depth: int = _DEEPEST) -> list[Path]:
-    """Weights files below a folder, sorted; links to folders above can't lead round for ever."""
+def _files(folder: Path) -> list[Path]:
+    """Weights files below a folder, nearest first, by name."""
     result: list[Path] = []
-    waiting = [(folder, depth)]
-    while waiting and len(result) < _MOST_FILES:
-        place, left = waiting.pop(0)
-        try:
-            entries = sorted(place.iterdir())
-        except OSError:
-            continue
-        result += [entry for entry in entries if entry.suffix.lower() in _SUFFIXES and _is_file(entry)]
-        if left:
-            waiting += [(entry, left - 1) for entry in entries if entry.is_dir()]
+    for here, names in walk(folder, _DEEPEST, []):
+        wanted = (here / name for name in names if Path(name).suffix.lower() in _SUFFIXES)
+        result += [path for path in wanted if _is_file(path)]
+        if len(result) >= _MOST_FILES:
+            break
     return result

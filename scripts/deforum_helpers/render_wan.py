@@ -61,6 +61,7 @@ def render_wan(
     worker: ClipRenderer | None = None,
     model: ModelInfo | None = None,
     model_folders: Sequence[Path] = (),
+    lora_folders: Sequence[Path] = (),
     on_progress: OnProgress | None = None,
     say: Say | None = None,
     cancel: threading.Event | None = None,
@@ -71,6 +72,7 @@ def render_wan(
     """Render one job.
 
     worker: the shared one if None.  model: found by settings.model, in model_folders first, if None.
+    lora_folders: further folders of LoRAs, or of models that one may lie in or beside.
     cancel: when set, the render stops within a sampling step; what is finished is kept and made into a video, and
         the result says `cancelled`.
     resume: go on with the job `timestring`, or begin it; without a timestring, with the newest unfinished job of
@@ -85,7 +87,7 @@ def render_wan(
     if earlier and (result := _finished_result(*earlier)):
         return result
     seed = earlier[1].seed if earlier and settings.seed < 0 else None
-    places = lora_search_folders(model_folders)
+    places = lora_search_folders([*lora_folders, *model_folders])
     checked = check_render(settings, Path(out_dir), model=model, seed=seed, lora_places=places)
     worker = worker or shared_worker()
     files = earlier[0] if earlier else claim_job(

@@ -362,7 +362,7 @@ def test_unreadable_folders(t2v: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise PermissionError(13, "Permission denied")
         return listing(folder)
 
-    monkeypatch.setattr("deforum_helpers.model_files.scan.os.scandir", refusing)
+    monkeypatch.setattr("deforum_helpers.model_files.folders.os.scandir", refusing)
     info = inspect_model(t2v)
     assert any("google: can't be read (Permission denied)" in problem for problem in info.problems)
     assert [gap.part for gap in info.missing] == ["tokenizer"]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from deforum_helpers.errors import RenderCancelled
+from deforum_helpers.lora_files import lora_folders
 from deforum_helpers.progress import Progress, state_folder
 from deforum_helpers.web import host
 from fake_hosts import install
@@ -80,6 +81,17 @@ def test_folders_of_the_hosts(tmp_path, monkeypatch):
     assert host.data_folder() == fake.data / "deforum-wan"
     assert host.output_folder() == fake.data / "output" / "deforum-wan"
     assert host.model_folders() == [tmp_path / "wan", fake.data / "models" / "wan"]
+
+
+def test_loras_of_a_host_without_a_folder_for_wan(tmp_path, monkeypatch):
+    """Its --lora-dir, and the folder beside where models of any kind would be."""
+    fake = install(monkeypatch, tmp_path, "a1111", lora_dir=str(tmp_path / "my-loras"))
+    for folder in (tmp_path / "my-loras", fake.data / "models" / "Lora"):
+        folder.mkdir(parents=True, exist_ok=True)
+    assert host.model_folders() == []
+    assert lora_folders(tmp_path / "extension", host.lora_folders()) == [
+        tmp_path / "my-loras", fake.data / "models" / "Lora",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["forge", "forge-neo", "forge-classic", "reforge"])

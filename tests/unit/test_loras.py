@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from deforum_helpers.errors import DeforumWanError, SettingsError
-from deforum_helpers.lora_files import find_loras, lora_folders, used_loras
+from deforum_helpers.lora_files import find_loras, lora_beside, lora_folders, used_loras
 from deforum_helpers.model_files import inspect_model
-from deforum_helpers.planning.loras import lora_lines
+from deforum_helpers.planning.loras import lora_lines, renamed_loras
 from deforum_helpers.settings import RenderSettings
 from deforum_helpers.timeline import plan
 from deforum_helpers.variants import VARIANTS
@@ -141,7 +141,22 @@ def test_of_two_experts_a_file_changes_the_one_it_names(tmp_path: Path) -> None:
 
 def test_links_that_go_round_have_an_end(folder: Path) -> None:
     (folder / "models/lora/styles/again").symlink_to(folder / "models/lora", target_is_directory=True)
-    assert "ink" in [lora.name for lora in find_loras(lora_folders(folder))]
+    (folder / "models/lora/itself.safetensors").symlink_to(folder / "models/lora/itself.safetensors")
+    assert [lora.name for lora in find_loras(lora_folders(folder))] == ["ink", "styles/Grain", "wide"]
+
+
+def test_a_file_beside_the_settings_file(folder: Path) -> None:
+    """By a path with its ending; all else of the field stays as written."""
+    place = folder / "models/lora"
+    beside = renamed_loras(
+        "# mine\nstyles/Grain.safetensors = 0:(0.5)\n<lora:ink:0.3>\n./ink.safetensors",
+        lambda name: lora_beside(name, place),
+    )
+    assert beside.splitlines() == [
+        "# mine", f"{place / 'styles/Grain.safetensors'} = 0:(0.5)", "<lora:ink:0.3>", str(place / "ink.safetensors"),
+    ]  # fmt: skip
+    assert lora_beside("gone.safetensors", place) == "gone.safetensors"
+    assert lora_beside("ink", place) == "ink"
 
 
 def test_from_another_machine_no_path_out_of_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

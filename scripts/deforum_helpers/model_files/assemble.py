@@ -29,6 +29,7 @@ _NEIGHBOURS = (
     "tokenizers", "google",
 )  # fmt: skip
 _LEVELS_UP = 3
+_NEXT = "; download it again, or take another version of the model"
 _NAMELESS = ("diffusion_pytorch_model", "model")  # every release calls its backbone so
 
 
@@ -60,6 +61,8 @@ def inspect_models(path: str | os.PathLike[str], elsewhere: Iterable[Scan] = ())
         is_folder, is_there = root.is_dir(), os.path.lexists(root)
     except (OSError, ValueError):
         is_folder = is_there = False
+    if is_there and not is_folder:
+        _check_link(root)
     if not is_there:
         raise ModelError("doesn't exist", where=os.fspath(path), next_step="check the path, or download a model")
     if is_folder:
@@ -70,9 +73,19 @@ def inspect_models(path: str | os.PathLike[str], elsewhere: Iterable[Scan] = ())
     if mine and mine[0].variant:
         return mine[:1]
     faults = [fault for fault in scan.faults if fault.startswith(f"{root}: ")]
-    return mine[:1] or [
-        ModelInfo(os.fspath(root), root.stem, problems=tuple(faults or [f"{root}: is no Wan backbone"]))
-    ]
+    no_backbone = f"{root}: is no Wan backbone; name a model's folder, or its backbone's file"
+    return mine[:1] or [ModelInfo(os.fspath(root), root.stem, problems=tuple(faults or [no_backbone]))]
+
+
+def _check_link(file: Path) -> None:
+    """Raises ModelError for a link that leads nowhere, or to itself."""
+    try:
+        file.stat()
+    except OSError as error:
+        raise ModelError(
+            f"can't be read ({error.strerror or error})", where=os.fspath(file),
+            next_step="mend the link or the folder's permissions, or name another folder",
+        ) from error  # fmt: skip
 
 
 def _around(file: Path) -> tuple[Scan, list[Scan]]:
@@ -223,7 +236,7 @@ def _model(root: Path, path: Path, group: list[PartInfo], scan: Scan, others: li
     # Other models' broken files are not this one's.
     inside = next(place for place in (path, root, root.parent) if place.is_dir())
     spoilt = tuple(fault for fault in scan.faults if fault.startswith(os.fspath(inside)))
-    faults = [f"{part.files[0]}: {line}" for part in group for line in part.problems]
+    faults = [f"{part.files[0]}: {line}{_NEXT}" for part in group for line in part.problems]
     parts = dict(zip(("dit_high", "dit_low") if len(group) == 2 else ("dit",), group, strict=True))
     variant = _variant_of(group)
     if not variant:

@@ -104,8 +104,11 @@ class ModelInfo:
         faults = [*self.problems, *(str(missing) for missing in self.missing)]
         if self.complete:
             return self
+        first = (faults or [f"{self.path}: is no Wan model; name a model's folder, or its backbone's file"])[0]
+        if self.missing and "; " not in first:  # what is wrong has no next step of its own: the download is one
+            first += f"; get {PART_TITLES[self.missing[0].part]} with: {self.missing[0].command}"
         more = f" (and {len(faults) - 1} more: see check-model)" if len(faults) > 1 else ""
-        raise ModelError((faults or [f"{self.path}: is no Wan model"])[0] + more)
+        raise ModelError(first + more)
 
 
 def gap(part: str, row: Variant, path: Path, why_not: str = "") -> Missing:

@@ -1,7 +1,7 @@
 """Find the parts of models in a folder: every weights file's header read once, shards put together.
 
-Folders are untrusted too: symlink loops end, what can't be read becomes a line of text, and a folder with
-a million files is not walked to its end.
+Folders are untrusted too (folders.py): what can't be read becomes a line of text, and a folder with a million files is
+not walked to its end.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ModelError
+from .folders import walk
 from .headers import WEIGHT_SUFFIXES, TensorFile, read_tensor_file
 from .lora_header import looks_like_wan_lora
 from .parts import FOREIGN, PartInfo, identify_parts
@@ -22,7 +23,6 @@ __all__ = ["Scan", "scan_files", "scan_folder"]
 
 _DEEPEST = 6
 _MOST_ENTRIES = 50_000
-_SKIPPED = frozenset({"blobs", "refs", ".git", "__pycache__", "node_modules", "venv"})
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>\.\w+)$")
 _INDEX = ".index.json"
 _NO_ADDED_TOKENS = re.compile(rb'"added_tokens"\s*:\s*\[\s*\]')
@@ -41,7 +41,7 @@ def scan_folder(folder: Path, depth: int = _DEEPEST) -> Scan:
     """Everything in a folder and, down to `depth` levels, in the folders in it."""
     scan = Scan()
     entries = 0
-    for here, files in _walk(folder, depth, scan.faults):
+    for here, files in walk(folder, depth, scan.faults):
         entries += len(files)
         if entries > _MOST_ENTRIES:
             scan.faults.append(f"{folder}: holds more than {_MOST_ENTRIES} files, the rest was not looked at")
@@ -53,39 +53,6 @@ def scan_folder(folder: Path, depth: int = _DEEPEST) -> Scan:
         if tokenizer is not None:
             scan.tokenizers.append(tokenizer)
     return scan
-
-
-def _walk(folder: Path, depth: int, faults: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """(folder, names of the files in it), each folder once however many links lead to it."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [(folder, 0)]
-    while waiting:
-        here, level = waiting.pop(0)
-        try:
-            stat = here.stat()
-            if (stat.st_dev, stat.st_ino) in seen and stat.st_ino:
-                continue
-            seen.add((stat.st_dev, stat.st_ino))
-            with os.scandir(here) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            faults.append(f"{here}: can't be read ({error.strerror or error})")
-            continue
-        files = []
-        for entry in entries:
-            if _is_folder(entry):
-                if level < depth and entry.name not in _SKIPPED and not entry.name.startswith("."):
-                    waiting.append((here / entry.name, level + 1))
-            else:
-                files.append(entry.name)
-        yield here, files
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a symlink that leads to itself
-        return False
 
 
 def scan_files(paths: Iterable[Path], listing: Iterable[str] = ()) -> Scan:

@@ -10,6 +10,7 @@ The strength acts clip by clip, as it is at a clip's first frame; without one it
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import SettingsError
@@ -50,6 +51,15 @@ def lora_lines(text: str) -> list[LoraLine]:
     if len(lines) > _MOST:
         raise SettingsError("too many at once", where=FIELD, got=len(lines), allowed=f"up to {_MOST}")
     return lines
+
+
+def renamed_loras(text: str, rename: Callable[[str], str]) -> str:
+    """The field with other names, all else of it as written.  Raises SettingsError."""
+    written = text.splitlines()
+    for line in lora_lines(text):
+        if (name := rename(line.name)) != line.name:
+            written[line.line - 1] = f"{name} = {line.strength}" if line.strength else name
+    return "\n".join(written) if written != text.splitlines() else text
 
 
 def lora_strengths(lines: list[LoraLine], max_frames: int, seed: int) -> tuple[dict[str, Series], list[str]]:

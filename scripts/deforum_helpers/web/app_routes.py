@@ -106,7 +106,7 @@ def models(call: Call) -> dict[str, Any]:
 
 
 def loras(call: Call) -> dict[str, Any]:
-    folders = lora_search_folders(host.model_folders())
+    folders = lora_search_folders(host.lora_folders())
     found = [{"name": lora.name, "size": lora.size} for lora in find_loras(folders)]
     return {"loras": found, "folders": [str(folder) for folder in folders]}
 

@@ -115,6 +115,14 @@ def model_folders() -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
+def lora_folders() -> list[Path]:
+    """Where the WebUI's LoRAs may be: its own folder for them, and folders of models that one may lie in or beside."""
+    named = str(flag("lora_dir", "") or "").strip()
+    own = [Path(named).expanduser().absolute()] if named else []
+    models = _path("models_path")
+    return [*own, *model_folders(), *([models] if models else [])]
+
+
 def readable_folders() -> list[Path]:
     """Folders whose settings files may be queued by name through the API."""
     folders = [output_folder(), data_folder(), EXTENSION_ROOT / "examples"]

@@ -40,7 +40,7 @@ def foreign_paths(settings: RenderSettings) -> list[SettingsError]:
     with suppress(SettingsError):  # a line that can't be read is told by whoever plans
         for line in lora_lines(settings.loras):
             if (as_path(line.name).is_absolute() or ".." in Path(line.name).parts) and not any(
-                _is_inside(line.name, place) for place in (*allowed, *lora_search_folders(host.model_folders()))
+                _is_inside(line.name, place) for place in (*allowed, *lora_search_folders(host.lora_folders()))
             ):
                 errors.append(SettingsError(
                     "from another machine a LoRA is named as the list of LoRAs has it", where="loras", got=line.name

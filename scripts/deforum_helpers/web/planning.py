@@ -297,7 +297,7 @@ def _video_notes(settings: RenderSettings) -> list[str]:
 
 def check_loras(settings: RenderSettings, model: ModelInfo) -> list[str]:
     """Look for the LoRAs and see whether they fit.  Returns notes on what in them doesn't.  Raises SettingsError."""
-    used = used_loras(settings, model, lora_search_folders(host.model_folders()))
+    used = used_loras(settings, model, lora_search_folders(host.lora_folders()))
     return [f"loras: {lora.note}" for lora in used if lora.note]
 
 

@@ -91,8 +91,8 @@ class JobRenderer:
         with host.gpu_of_host(host_job.task, cancel.is_set, say), self._in_host(job, host_job), self._care():
             result = render_wan(
                 settings, out_dir, worker=self.worker or shared_worker(idle_seconds=IDLE_SECONDS),
-                model_folders=host.model_folders(), on_progress=follow, say=say, cancel=cancel,
-                resume=bool(job.resume and job.timestring), timestring=timestring, source=follow.source,
+                model_folders=host.model_folders(), lora_folders=host.lora_folders(), on_progress=follow, say=say,
+                cancel=cancel, resume=bool(job.resume and job.timestring), timestring=timestring, source=follow.source,
             )  # fmt: skip
         files = _files_of(result)
         report.files(**files)

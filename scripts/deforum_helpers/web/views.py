@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoints import ModelInfo, check_report
 from ..job_files import JobFiles
 from ..job_queue import Job
+from ..model_files import PART_TITLES
 from ..presets import Preset
 from ..settings import FIELDS, settings_from_dict
 from ..variants import Variant
@@ -139,8 +140,13 @@ def frames_on_disk(job: Job) -> int:
 def model_facts(model: ModelInfo) -> dict[str, Any]:
     """A model for a picker: what it can do, what it lacks and how to get that, and what its empty fields mean."""
     _, report = check_report(model)
-    del report["parts"]
-    return {**report, "demo": model.variant == "demo", "reference": model.reference, **_variant_facts(model)}
+    parts = [
+        {"title": PART_TITLES[name].removeprefix("the "), "description": part.describe(), "size": part.size,
+         "files": [Path(file).name for file in part.files]}
+        for name, part in model.parts.items()
+    ]  # fmt: skip
+    facts = {"parts": parts, "demo": model.variant == "demo", "reference": model.reference}
+    return {**report, **facts, **_variant_facts(model)}
 
 
 def _variant_facts(model: ModelInfo) -> dict[str, Any]:
