@@ -24,7 +24,8 @@ PACKAGE = SCRIPTS / "deforum_helpers"
 # Module or folder -> floor.  A new file must find its place here.
 FLOORS = {
     "contract": (
-        "__init__", "deforum_files", "errors", "model_files", "protocol", "settings", "settings_fields", "variants",
+        "__init__", "deforum_files", "errors", "hashing", "model_files", "protocol", "settings", "settings_fields",
+        "variants",
     ),
     "logic": (
         "atomic_files", "builtin_presets", "checkpoints", "job_files", "job_queue", "lead", "lora_files",

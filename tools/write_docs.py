@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- file tree: python tools/write_docs.py --write -->", "<!-- end of file tree -->"
+VARIANTS_BEGIN = "<!-- variants: python tools/write_docs.py --write -->"
+VARIANTS_END = "<!-- end of variants -->"
 
 # Files and folders whose line can't be read off them.
 SAID = {
@@ -92,6 +94,28 @@ def with_tree(readme: str) -> str:
     return f"{before}{BEGIN}\n```\n{tree()}\n```\n{END}{after}"
 
 
+def with_variants(page: str) -> str:
+    """docs/models.md with a fresh table of the models between its marks."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from deforum_helpers.variants import DEMO, VARIANTS
+
+    lines = ["| | steps | shift | guidance | size | fps, longest clip | starts from |", "| --- " * 7 + "|"]
+    for row in VARIANTS.values():
+        d = row.defaults
+        guidance = f"{d.guidance_scale:g}" + (f", {d.low_noise_guidance_scale:g}" if row.experts else "")
+        starts = {"text": row.text_input, "a picture": row.image_input, "first and last frame": row.last_image_input}
+        cells = (
+            row.title, f"{d.num_inference_steps}", f"{d.shift:g}", guidance, f"{d.width}x{d.height}",
+            f"{row.native_fps:g}, {row.window_frames} frames", ", ".join(name for name, can in starts.items() if can),
+        )  # fmt: skip
+        if row.name != DEMO:
+            lines.append("| " + " | ".join(cells) + " |")
+    before, rest = page.split(VARIANTS_BEGIN, 1)
+    _, after = rest.split(VARIANTS_END, 1)
+    table = "\n".join(lines)
+    return f"{before}{VARIANTS_BEGIN}\n\n{table}\n\n{VARIANTS_END}{after}"
+
+
 def settings_page() -> str:
     """docs/settings.md: every field of RenderSettings by group."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -134,6 +158,8 @@ def main() -> None:
         readme = ROOT / "README.md"
         readme.write_text(with_tree(readme.read_text(encoding="utf-8")), encoding="utf-8")
         (ROOT / "docs" / "settings.md").write_text(settings_page(), encoding="utf-8")
+        models = ROOT / "docs" / "models.md"
+        models.write_text(with_variants(models.read_text(encoding="utf-8")), encoding="utf-8")
         (ROOT / "docs" / "speed.md").write_text(speed_page(), encoding="utf-8")
     else:
         print(tree())

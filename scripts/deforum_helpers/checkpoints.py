@@ -5,25 +5,33 @@ What a folder holds is told by model_files/; this knows where to look and what t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import ModelError
+from .hashing import sha256_of
 from .model_files import PART_TITLES, ModelInfo, PartInfo, inspect_model, inspect_models, scan_folder
 from .variants import DEMO
 
 __all__ = [
     "ModelInfo", "PartInfo", "check_report", "expected_sha256", "find_models", "inspect_model", "model_folders",
-    "resolve_model", "sample_into", "sha256_of",
+    "resolve_model", "sample_into",
 ]  # fmt: skip
 
 _LEVELS_UP = 4
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _DOWNLOAD = "hf download Wan-AI/Wan2.1-T2V-1.3B --local-dir models/wan/Wan2.1-T2V-1.3B"
+
+
+class OnBytes(Protocol):
+    """Hears how far the reading of a file has come."""
+
+    def __call__(self, file: str, done: int, *, size: int) -> None: ...
 
 
 def model_folders(root: Path, extra: Iterable[str | os.PathLike[str]] = ()) -> list[Path]:
@@ -109,10 +117,10 @@ def _names(models: Iterable[ModelInfo]) -> str:
 
 
 def check_report(
-    info: ModelInfo, hashes: bool = False, on_file: Callable[[str], None] | None = None
+    info: ModelInfo, hashes: bool = False, on_bytes: OnBytes | None = None
 ) -> tuple[str, dict[str, Any]]:
     """(text for people, the same for programs).  hashes: read every file whole and compare its sha256 where the
-    download left the right one behind; on_file is told each file as it is begun."""
+    download left the right one behind.  on_bytes(file, read so far, size) is told now and then."""
     data: dict[str, Any] = {
         "path": info.path,
         "name": info.name,
@@ -127,7 +135,7 @@ def check_report(
         "notes": list(info.notes),
     }
     if hashes:
-        data["hashes"] = _hashes(info, on_file)
+        data["hashes"] = _hashes(info, on_bytes)
         data["problems"] += [
             f"{h['file']}: {h['verdict']}" for h in data["hashes"] if h["verdict"].startswith("differs")
         ]
@@ -171,28 +179,20 @@ def _in_gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
 
 
-def _hashes(info: ModelInfo, on_file: Callable[[str], None] | None) -> list[dict[str, str]]:
+def _hashes(info: ModelInfo, on_bytes: OnBytes | None) -> list[dict[str, str]]:
+    """Raises ModelError if a file can't be read."""
     files = sorted({file for part in info.parts.values() for file in part.files if Path(file).is_file()})
     result = []
     for file in files:
-        if on_file:
-            on_file(file)
-        value, wanted = sha256_of(file), expected_sha256(file)
+        size = Path(file).stat().st_size
+        hear = functools.partial(on_bytes, file, size=size) if on_bytes else None
+        try:
+            value, wanted = sha256_of(file, hear), expected_sha256(file)
+        except OSError as error:
+            raise ModelError(f"can't be read ({error.strerror or error})", where=file) from error
         verdict = "as published" if value == wanted else f"differs from the published {wanted}: download it again"
         result.append({"file": file, "sha256": value, "verdict": verdict if wanted else "no published value at hand"})
     return result
-
-
-def sha256_of(file: str | os.PathLike[str]) -> str:
-    """Raises ModelError if the file can't be read."""
-    digest = hashlib.sha256()
-    try:
-        with Path(file).open("rb") as stream:
-            while block := stream.read(1 << 22):
-                digest.update(block)
-    except OSError as error:
-        raise ModelError(f"can't be read ({error.strerror or error})", where=os.fspath(file)) from error
-    return digest.hexdigest()
 
 
 def sample_into(digest: hashlib._Hash, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A render's progress in a terminal: a bar that redraws itself, or plain lines where there is no terminal."""
+"""Progress in a terminal, of a render or of reading files: a line that redraws itself, or plain lines without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TextIO
 from .progress import Progress, words_for_seconds
 
 _BAR_CELLS = 24
-_LINE_SECONDS = 10.0  # between two plain lines of one clip
+_LINE_SECONDS = 10.0  # between two plain lines of one clip, or of one file
+_REDRAW_SECONDS = 0.2
 
 
 class ProgressPrinter:
@@ -58,6 +59,33 @@ class ProgressPrinter:
             return False
         self._last_line, self._last_at = line, now
         return True
+
+
+class ReadingShown:
+    """How far a long reading has come: one line that redraws itself, or plain lines where there is no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._terminal = stream, stream.isatty()
+        self._file, self._said_at, self._drawn = "", 0.0, 0
+
+    def __call__(self, file: str, done: int, *, size: int) -> None:
+        now, wait = time.monotonic(), _REDRAW_SECONDS if self._terminal else _LINE_SECONDS
+        if file == self._file and now - self._said_at < wait:
+            return
+        self._file, self._said_at = file, now
+        line = f"reading {file}: {done / 1e9:.2f} of {size / 1e9:.2f} GB"
+        if self._terminal:
+            self._stream.write("\r" + line.ljust(self._drawn))
+            self._drawn = len(line)
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        if self._drawn:
+            self._stream.write("\r" + " " * self._drawn + "\r")
+            self._stream.flush()
+            self._drawn = 0
 
 
 def describe(progress: Progress) -> str:

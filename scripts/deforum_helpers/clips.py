@@ -21,8 +21,9 @@ import numpy as np
 from .camera_frames import given_frames, guide_frames, moved_frames
 from .checkpoints import ModelInfo
 from .errors import InputError, RenderCancelled, RenderError, WorkerDied
+from .hashing import sha256_of
 from .init_video import guide_of, source_indices
-from .job_files import JobFiles, sha256_of
+from .job_files import JobFiles
 from .lead import Lead, first_latents
 from .lora_files import UsedLora
 from .progress import ClipWork

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -120,14 +119,6 @@ def remove_unfinished_files(files: JobFiles) -> None:
     name = _escaped(files.timestring)
     for part in (*files.work.glob(f"*{PART}"), *files.folder.glob(f"{name}[_.]*{PART}")):
         part.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

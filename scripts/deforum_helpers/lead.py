@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, SettingsError
-from .job_files import JobFiles, sha256_of
+from .hashing import sha256_of
+from .job_files import JobFiles
 from .manifest import Manifest, load_manifest
 from .protocol import StreamPart
 from .settings import RenderSettings

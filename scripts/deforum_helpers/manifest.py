@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from .atomic_files import write_json
 from .errors import InputError
-from .job_files import JobFiles, sha256_of
+from .hashing import sha256_of
+from .job_files import JobFiles
 
 MANIFEST_VERSION = 1
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from .atomic_files import check_output_folder
 from .checkpoints import ModelInfo, find_models, resolve_model, sample_into
 from .errors import InputError, SettingsError
+from .hashing import sha256_of
 from .init_video import init_video, notes_on
-from .job_files import job_files, new_timestring, sha256_of
+from .job_files import job_files, new_timestring
 from .lead import Lead, lead_of
 from .lora_files import UsedLora, used_loras
 from .planning.seeds import resolve_seed

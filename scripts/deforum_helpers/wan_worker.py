@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from .errors import DeforumWanError, OutOfDeviceMemory, RenderCancelled
+from .hashing import sha256_of
 from .protocol import (
     PROTOCOL_VERSION,
     CancelRequest,
@@ -119,7 +120,6 @@ class Service:
                 self._level = level
 
     def _clip(self, request: ClipRequest) -> ClipDone:
-        from .wan.clip_files import sha256
 
         pipeline = self._load(request)
         peak = _PeakMemory(pipeline.machine.device)
@@ -142,7 +142,7 @@ class Service:
         stepped = clock()
         clip = pipeline.render(request, on_step, on_decode)
         return ClipDone(
-            request.id, clip.frames, sha256(Path(request.latents_file)), sha256(Path(request.frames_file)),
+            request.id, clip.frames, sha256_of(request.latents_file), sha256_of(request.frames_file),
             clip.seconds, peak.read(),
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from deforum_helpers import protocol
 from deforum_helpers.errors import error_from_kind
-from deforum_helpers.job_files import sha256_of
+from deforum_helpers.hashing import sha256_of
 from deforum_helpers.protocol import ClipDone, ClipRequest, Decoding, Failed, Hello, Step
 
 

@@ -47,6 +47,11 @@ def test_the_speed_page_is_true() -> None:
     assert page == _tool().speed_page(), "run: python tools/write_docs.py --write"
 
 
+def test_the_table_of_models_is_true() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert page == _tool().with_variants(page), "run: python tools/write_docs.py --write"
+
+
 def test_nothing_large_is_tracked() -> None:
     try:
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout

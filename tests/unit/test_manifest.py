@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from deforum_helpers.errors import InputError
-from deforum_helpers.job_files import JobFiles, claim_job, earlier_jobs, job_files, sha256_of
+from deforum_helpers.hashing import sha256_of
+from deforum_helpers.job_files import JobFiles, claim_job, earlier_jobs, job_files
 from deforum_helpers.manifest import ClipRecord, Manifest, clip_is_whole, load_manifest, pictures_are_whole
 from deforum_helpers.video.frames import write_png
 

@@ -133,9 +133,14 @@ def test_report_with_hashes(tmp_path: Path) -> None:
         if file.is_file():
             (folder / file.relative_to(BUNDLED)).parent.mkdir(exist_ok=True)
             (folder / file.relative_to(BUNDLED)).write_bytes(file.read_bytes())
-    seen: list[str] = []
-    _, data = check_report(inspect_model(folder), hashes=True, on_file=seen.append)
+    seen: dict[str, tuple[int, int]] = {}
+
+    def on_bytes(file: str, done: int, *, size: int) -> None:
+        seen[file] = done, size
+
+    _, data = check_report(inspect_model(folder), hashes=True, on_bytes=on_bytes)
     assert data["complete"] and len(seen) == 3
+    assert all(done == size == Path(file).stat().st_size for file, (done, size) in seen.items())
     right = {Path(entry["file"]).name: entry["sha256"] for entry in data["hashes"]}
     sums = folder / "SHA256SUMS"
     sums.write_text("".join(f"{value}  {name}\n" for name, value in right.items()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import SetupError
+from ..hashing import hash_file
 
 PIP = "pip==26.2.1"  # continues broken downloads (25.1) and tells its progress in plain lines (24.1)
 OLDEST_TORCH = (2, 6)  # what the pinned transformers still works with
@@ -171,8 +171,4 @@ def _is_whole(info: Path, thorough: bool) -> bool:
 
 def _sha256(file: Path) -> str:
     """A file's digest in the spelling of RECORD: URL-safe base64 without padding."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(hash_file(file).digest()).rstrip(b"=").decode()

@@ -7,7 +7,6 @@ both float32 and normalised; its metadata names the request that made it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -141,11 +140,3 @@ def save_preview(path: Path, frame: np.ndarray) -> None:
     """Write one uint8 picture [H, W, 3] as a small JPEG."""
     with replacing(path) as part:
         Image.fromarray(frame).save(part, "JPEG", quality=85)
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
