@@ -58,7 +58,7 @@ def _long_take(variant: Variant) -> Values:
 
 
 def _loop(variant: Variant) -> Values | None:
-    if not variant.text_input or variant.vace_layers:  # planning/loop.py: a ring starts from nothing but text
+    if not (variant.text_input or variant.last_image_input):  # planning/loop.py: neither a ring nor a last frame
         return None
     return {
         "loop": True, "continuity": "auto", "strength": "0: (1.0)", "max_frames": max(variant.window_frames - 1, 48),
@@ -83,7 +83,7 @@ ROWS: tuple[tuple[str, str, Callable[[Variant], Values | None]], ...] = (
     ("Quality", "The model's own size, steps and guidance, and a carefully encoded video.", _quality),
     ("4 steps", "Only for weights distilled to 4 steps, or with a LoRA that is: no guidance.", _four_steps),
     ("Long take", "Half a minute in one continuous motion: much context, soft joins.", _long_take),
-    ("Loop", "The end flows into the start; for one prompt.", _loop),
+    ("Loop", "The end flows into the start; by text-to-video models for one prompt.", _loop),
     ("Hard cuts", "Every keyframe is a cut to a picture of its own.", _hard_cuts),
     ("Portrait", "Upright, for phones.", _portrait),
 )

@@ -66,7 +66,8 @@ def clip_requests(job: Job) -> list[ClipRequest]:
             former = _lead_fingerprint(job)
         else:
             former = requests[-1].fingerprint() if job.plan.clips[clip.index - 1].shot == clip.shot else ""
-        requests.append(_clip_request(job, clip, former))
+        first = requests[0].fingerprint() if clip.to_first_frame and requests else ""
+        requests.append(_clip_request(job, clip, former, first))
     return requests
 
 
@@ -82,11 +83,13 @@ def _lead_fingerprint(job: Job) -> str:
         ) from error
 
 
-def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
+def _clip_request(job: Job, clip: Clip, former: str, first: str) -> ClipRequest:
+    """former, first: fingerprints of the clip that this one goes on from, and of the one that has its last frame."""
     settings, files = job.settings, job.files
     defaults = job.model.row.defaults
     low_noise = None if settings.guidance_scale.strip() else defaults.low_noise_guidance_scale
     picture, end_picture = (job.pictures[path] if path else "" for path in (clip.picture, clip.end_picture))
+    end_picture = end_picture or first
     loras = [(lora, strength) for name, strength in clip.loras for lora in job.loras if lora.name == name]
     weights = [job.identity, *(lora.identity for lora, _ in loras)] if loras else job.identity
     facts = [weights, former, picture, clip.native_start, *_camera_facts(job, clip), *_video_facts(job, clip)]
@@ -115,7 +118,7 @@ def _clip_request(job: Job, clip: Clip, former: str) -> ClipRequest:
         overlap_latents=clip.overlap_latents,
         overlap_file=str(files.latents(clip.index - 1)) if clip.overlap_latents else "",
         init_image=_start_picture(job, clip),
-        end_image=_absolute(clip.end_picture),
+        end_image=_end_picture(job, clip),
         low_noise_guidance=() if low_noise is None else (low_noise,) * clip.latent_frames,
         drop_frames=clip.dropped_frames,
         context_file=str(files.context(clip.index)) if clip.start == "frames" else "",
@@ -165,6 +168,11 @@ def _start_picture(job: Job, clip: Clip) -> str:
     return str(job.files.init_image(clip.index)) if clip.dropped_frames else _absolute(clip.picture)
 
 
+def _end_picture(job: Job, clip: Clip) -> str:
+    own = clip.to_first_frame and not clip.end_picture
+    return str(job.files.end_image(clip.index)) if own else _absolute(clip.end_picture)
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).absolute()) if path else ""
 
@@ -192,6 +200,8 @@ def render_clip(
         save_frames(request.context_file, given_frames(job.plan, clip, before, job.settings))
     elif clip.start == "image" and clip.dropped_frames:
         write_png(Path(request.init_image), _former_picture(job, clip))
+    if clip.to_first_frame and not clip.end_picture:
+        write_png(Path(request.end_image), open_frames(job.files.frames(0))[0])
     if job.source is not None and request.guide_file:
         save_frames(request.guide_file, guide_of(job.plan, clip, job.settings, job.source))
     run = partial(_run, job, clip, worker=worker, on_event=on_event, cancel=cancel, say=say)

@@ -76,6 +76,9 @@ class JobFiles:
     def init_image(self, clip: int) -> Path:
         return self.work / f"clip_{clip:03d}.init.png"
 
+    def end_image(self, clip: int) -> Path:
+        return self.work / f"clip_{clip:03d}.end.png"
+
 
 def new_timestring() -> str:
     return time.strftime("%Y%m%d%H%M%S")

@@ -152,7 +152,9 @@ class RenderSettings:
     joint_windows: int = _field(
         "int", _CHAIN, 4, "For joint: how many windows form one clip.", minimum=2, maximum=64,
     )  # fmt: skip
-    loop: bool = _field("bool", _CHAIN, False, "The last frame flows into the first; takes one prompt and no cut.")
+    loop: bool = _field(
+        "bool", _CHAIN, False, "The last frame flows into the first; text-to-video models take one prompt for it."
+    )
     animation_mode: str = _field(
         "choice", _CAMERA, "2D", choices=("2D", "3D"), deforum=("animation_mode",),
         hint="2D: shift, turn and zoom the picture.  3D: move and turn a camera before it, as before a wall.",

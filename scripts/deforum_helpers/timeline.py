@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -31,10 +31,10 @@ from .planning.limits import (
     plan_window,
     what_is_before,
 )
-from .planning.loop import check_loop, ring
+from .planning.loop import check_loop, flowing_back, ring
 from .planning.loras import lora_lines, lora_strengths
 from .planning.prompts import PromptSegment, prompt_segments
-from .planning.stream import Rate, chain, never
+from .planning.stream import Rate, Stretch, chain, never
 from .schedules import Series, number_schedule, text_schedule
 from .settings import FIELDS, RenderSettings
 from .variants import Variant
@@ -105,12 +105,18 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         bounds = camera.bounds(bounds, least=max(1, Rate.of(step).reach(4)))
     moves = camera.moves if camera else never
     before = what_is_before(lead, settings, variant, window, step, notes, moves=moves(0, bounds[1]))
+
+    def divide(bounds: Sequence[int], step: Fraction) -> list[Stretch]:
+        return chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
+
     if settings.loop:
-        given = bool(images or settings.init_video)
-        check_loop(settings, variant, segments, bool(cuts[1:].any()), given=given, moves=camera is not None)
+        check_loop(settings, variant, segments, bool(cuts[1:].any()), given=bool(images), moves=camera is not None)
+    if settings.loop and variant.last_image_input:
+        step, stretches = flowing_back(bounds, step, window, divide, images.get(0, ""), notes)
+    elif settings.loop:
         step, stretches = ring(settings.max_frames, step, window, notes)
     else:
-        stretches = chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
+        stretches = divide(bounds, step)
     if before and stretches[0].kind == "noise":
         notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
     stretches = with_images(stretches, images, variant, camera, notes)

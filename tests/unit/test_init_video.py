@@ -167,7 +167,7 @@ def test_a_job_stopped_and_resumed_is_drawn_over_the_same_frames(videos, tmp_pat
 def test_a_loop_can_not_follow_a_video(videos):
     from test_timeline import make
 
-    with pytest.raises(SettingsError, match=r"loop: can't be a loop: .*given"):
+    with pytest.raises(SettingsError, match=r"loop: can't be a loop: .*follows a video"):
         make(VARIANTS["demo"], loop=True, max_frames=20, init_video=str(videos()))
 
 

@@ -39,6 +39,7 @@ class Clip:
     loras: (name as in the settings, strength), those that do anything here.
     video_strength: how much is kept of the init video, 0 = there is none.
     end_picture: what the window's last frame is to be, "" for anything: the next clip starts from it.
+    to_first_frame: the window's last frame is the video's first one: end_picture, or without that as it was made.
     guidance: guidance_scale for each latent frame of the window, each at its own time.
     """
 
@@ -76,6 +77,7 @@ class Clip:
     window_overlap: int = 0
     ring_latents: int = 0
     video_strength: float = 0.0
+    to_first_frame: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,13 @@ class ClipMaker:
             window_latents=joint,
             window_overlap=min(self.window.context, joint - 1) if joint else 0,
             ring_latents=WARM_LATENTS if stretch.ring else 0,
+            to_first_frame=stretch.to_first_frame,
             video_strength=self.series["video_strength"].at(frame) if self.settings.init_video else 0.0,
         )
 
     def _reach(self, stretch: Stretch) -> int:
-        """Latents of a window whose last frame is that of the output frame behind the stretch, where a picture is."""
-        if not stretch.end_picture:
+        """Latents of a window whose last frame is that of the output frame behind the stretch, where it is given."""
+        if not (stretch.end_picture or stretch.to_first_frame):
             return 0
         native = self.rate.ceil(stretch.end - stretch.shot_start)
         if stretch.before:

@@ -79,6 +79,7 @@ class Stretch:
     """Output frames [start, end) and the latents made for them.  before, new: latents of the shot's stream.
 
     ring: latents of a clip whose end flows into its start; `new` has some of them twice.
+    to_first_frame: its window ends in the video's first frame, as end_picture has it, or, without one, as it was made.
     """
 
     shot: int
@@ -97,6 +98,7 @@ class Stretch:
     picture: str = ""
     end_picture: str = ""
     ring: int = 0
+    to_first_frame: bool = False
 
     @property
     def new_frames(self) -> int:
