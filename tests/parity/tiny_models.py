@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from deforum_helpers.checkpoints import ModelInfo, inspect_model
+from deforum_helpers.hashing import sha256_of
 from deforum_helpers.protocol import ClipDone, ClipRequest, Decoding, Event, Step
 from deforum_helpers.variants import VARIANTS
-from deforum_helpers.wan.clip_files import sha256
 from deforum_helpers.wan.dit import DitConfig, WanFlowMatchingModel
 from deforum_helpers.wan.image_encoder import ImageEncoder, ImageEncoderConfig
 from deforum_helpers.wan.loading import Parts, load_parts
@@ -69,7 +69,7 @@ class TinyRenderer:
             tell(Decoding(request.id, latents, request.new_latents))
 
         clip = self.pipeline.render(request, on_step, on_decode)
-        hashes = (sha256(Path(file)) for file in (request.latents_file, request.frames_file))
+        hashes = (sha256_of(Path(file)) for file in (request.latents_file, request.frames_file))
         return ClipDone(request.id, clip.frames, *hashes, clip.seconds)
 
     def close(self) -> None:
