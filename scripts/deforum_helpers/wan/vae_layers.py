@@ -12,12 +12,15 @@ Source: Wan 2.1 and 2.2 autoencoders (architecture, tensor names, and which fram
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .doubling import conv_doubled, doubling_kernel
 from .norms import rms_norm
+from .winograd import RowKernel, conv_rows, suits_rows
 
 STACKED_ELEMENTS = 48_000_000  # stacking three frames triples the input; past 0.6 GB torch's own conv3d is no slower
 
@@ -54,6 +57,18 @@ def conv_over_time(x: Tensor, layer: nn.Conv3d, taps: int) -> Tensor:
     return out.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
 
 
+def made_once(layer: nn.Module, make: Callable[[], Any]) -> Any:
+    """What `make` makes of a layer's weight, kept with the layer until it is given another weight.
+
+    A summed kernel is about twice the size of the plain one: half a gigabyte for a whole decoder of the real width.
+    """
+    of, made = layer.__dict__.get("_made_once", (None, None))
+    if of is None or of.data_ptr() != layer.weight.data_ptr() or of.dtype != layer.weight.dtype:
+        made = make()
+        layer.__dict__["_made_once"] = (layer.weight.detach(), made)  # held, so that no other comes to its address
+    return made
+
+
 class CausalConv3d(nn.Conv3d):
     """A convolution that looks back in time only; spatial padding keeps the size."""
 
@@ -64,6 +79,8 @@ class CausalConv3d(nn.Conv3d):
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         if not self.look_back:
             return conv_over_time(x, self, 1)
+        if suits_rows(x, self):
+            return self.by_rows(x, state)
         past = state.past.get(self)
         if past is None:
             past = x.new_zeros(x.shape[0], x.shape[1], self.look_back, *x.shape[3:])
@@ -74,6 +91,22 @@ class CausalConv3d(nn.Conv3d):
         joined = torch.cat((past, x), dim=2)
         state.past[self] = joined[:, :, -self.look_back :].clone(memory_format=torch.preserve_format)
         return conv_over_time(x, self, 1) if lone else conv_over_time(joined, self, self.look_back + 1)
+
+    def by_rows(self, x: Tensor, state: StreamState) -> Tensor:
+        """The same by conv_rows, which takes the frames before from where they are, without a copy."""
+        x, past, back = x.contiguous(memory_format=torch.channels_last_3d), state.past.get(self), self.look_back
+        taps = 1 if past is None and x.shape[2] == 1 else back + 1  # before a lone frame are zeros: the newest tap
+        if past is None:
+            past = torch.zeros_like(x[:, :, :1]).expand(-1, -1, back, -1, -1)
+        kernel = made_once(self, lambda: RowKernel(self.weight, self.bias))
+        clips, _, frames, height, width = x.shape
+        out = x.new_empty(clips, frames, height, width, self.out_channels)
+        for clip in range(clips):
+            before, now = (part[clip].permute(1, 2, 3, 0).unbind() for part in (past, x))
+            conv_rows([*before, *now][1 - taps - frames :], kernel, out[clip])
+        newest = torch.cat((past, x[:, :, -back:]), dim=2)[:, :, -back:]
+        state.past[self] = newest.clone(memory_format=torch.channels_last_3d)
+        return out.permute(0, 4, 1, 2, 3)
 
 
 class ChannelNorm(nn.Module):
@@ -166,7 +199,10 @@ class Upsample(nn.Module):
                 doubled = torch.stack(pairs.unbind(1), dim=3).flatten(2, 3)
                 x = torch.cat((x[:, :, :skip], doubled), dim=2) if skip else doubled
         frames, back = frames_as_batch(x)
-        return back(self.resample["1"](F.interpolate(frames, scale_factor=2.0, mode="nearest-exact")))
+        conv = self.resample["1"]
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return back(conv(F.interpolate(frames, scale_factor=2.0, mode="nearest-exact")))
+        return back(conv_doubled(frames, made_once(conv, lambda: doubling_kernel(conv.weight)), conv.bias))
 
 
 class GroupMean(nn.Module):
