@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ..protocol import TextMix
 from .attention import AttentionFn, sdpa
-from .norms import rms_norm
+from .norms import RMSNorm
 from .prompt_timeline import Run, attend_in_runs, mixed_contexts, runs_at
-from .rope import rotary_tables, rotate
+from .rope import normed_and_rotated, rotary_tables
 
 PATCH = (1, 2, 2)
 MOST_KEPT = 4  # contexts whose keys and values are kept: 0.4 GB each in a 14B model; more are made anew at each step
@@ -108,9 +108,14 @@ def sinusoid(timesteps: Tensor, width: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1).float()
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """norm'ed x [B, L, d] * (1 + scale) + shift, both [B, n, d] and shared by runs of L / n tokens."""
-    runs = x.unflatten(1, (shift.shape[1], -1))
+def norm_and_modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Layer norm of x [B, L, d] * (1 + scale) + shift, both [B, n, d] and shared by runs of L / n tokens.
+
+    Returns float32.  One timestep for all is what the norm's own weight and bias can do, in the same pass.
+    """
+    if shift.shape[:2] == (1, 1):
+        return F.layer_norm(x.float(), x.shape[-1:], 1 + scale.flatten(), shift.flatten(), eps)
+    runs = F.layer_norm(x.float(), x.shape[-1:], eps=eps).unflatten(1, (shift.shape[1], -1))
     return torch.addcmul(shift[:, :, None], runs, 1 + scale[:, :, None]).flatten(1, 2)
 
 
@@ -131,18 +136,6 @@ class WanTimeEmbedding(nn.Sequential):
         return super().forward(sinusoid(timesteps, self.freq_dim).to(self[0].weight.dtype)).float()
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the full width (all heads together), with a learned gain."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
 class WanSelfAttention(nn.Module):
     """Full attention over all tokens of a clip, with rotary positions."""
 
@@ -156,10 +149,9 @@ class WanSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, tables: Tensor) -> Tensor:
         """x [B, L, d], tables of rotary_tables -> [B, L, d]."""
-        heads = (self.num_heads, -1)
-        q = rotate(self.norm_q(self.q(x)).unflatten(2, heads), tables)
-        k = rotate(self.norm_k(self.k(x)).unflatten(2, heads), tables)
-        return self.o(self.attend(q, k, self.v(x).unflatten(2, heads)).flatten(2))
+        q = normed_and_rotated(self.q(x), self.norm_q, tables, self.num_heads)
+        k = normed_and_rotated(self.k(x), self.norm_k, tables, self.num_heads)
+        return self.o(self.attend(q, k, self.v(x).unflatten(2, (self.num_heads, -1))).flatten(2))
 
 
 class WanCrossAttention(nn.Module):
@@ -240,14 +232,11 @@ class WanTransformerBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor, conditioning: BlockConditioning, tables: Tensor) -> Tensor:
         """x [B, L, d], time [B, n, 6, d] float32 -> [B, L, d]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (self.modulation.float() + time).unbind(2)
-        y = modulate(self.norm(x), shift_a, scale_a).to(x.dtype)
+        y = norm_and_modulate(x, shift_a, scale_a, self.eps).to(x.dtype)
         x = add_gated(x, self.self_attn(y, tables), gate_a)
         x = x + self.cross_attn(self.norm3(x), conditioning)
-        y = modulate(self.norm(x), shift_f, scale_f).to(x.dtype)
+        y = norm_and_modulate(x, shift_f, scale_f, self.eps).to(x.dtype)
         return add_gated(x, self.ffn(y), gate_f)
-
-    def norm(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
 
 
 class VaceBlock(WanTransformerBlock):
@@ -290,8 +279,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x [B, L, d], time [B, n, d] (the embedding itself, not its projection) -> [B, L, out_dim * 4]."""
         shift, scale = (self.modulation.float() + time[:, :, None]).unbind(2)
-        y = F.layer_norm(x.float(), x.shape[-1:], eps=self.eps)
-        y = modulate(y, shift, scale)
+        y = norm_and_modulate(x, shift, scale, self.eps)
         return self.head(y.to(self.head.weight.dtype))  # in float32, as officially, whatever the blocks are in
 
 
@@ -343,7 +331,8 @@ class WanFlowMatchingModel(nn.Module):
         """Velocity of the latents.
 
         latents: [B, in_dim, T, h, w]; image-to-video models get mask and image latents as further channels.
-        timesteps: [B] or [B, n], 0..1000; n is T (one per latent frame) or L (one per token).
+        timesteps: [B] or [B, n], 0..1000; n is T (one per latent frame) or L (one per token); [1] or [1, n]
+            is shared by all clips.
         vace_context: [B, vace_in_dim, T, h, w].
         Returns [B, out_dim, T, h, w] float32.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -14,6 +14,23 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.rms_norm(x, gain.shape, gain, eps)
+    scaled, gain = x * rms_scale(x, eps).to(x.dtype), gain.to(x.dtype)
+    return scaled * gain if torch.is_grad_enabled() else scaled.mul_(gain)
+
+
+def rms_scale(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) of x [..., C] in float32 -> [..., 1]."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = torch.rsqrt(length.square() / x.shape[-1] + eps)
-    return x * scale.to(x.dtype) * gain.to(x.dtype)
+    return torch.rsqrt(length.square() / x.shape[-1] + eps)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the full width (all heads together), with a learned gain."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)

@@ -12,6 +12,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from .norms import RMSNorm, rms_scale
+
 THETA = 10000.0
 
 
@@ -57,3 +59,15 @@ def rotate(x: Tensor, tables: Tensor) -> Tensor:
         even, odd = pairs.unbind(-1)
         turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     return turned.flatten(-2).to(x.dtype)
+
+
+def normed_and_rotated(x: Tensor, norm: RMSNorm, tables: Tensor, heads: int) -> Tensor:
+    """The norm of a projection x [B, L, d], which nobody else holds, and its turn -> [B, L, H, D].
+
+    On a CPU the norm's length goes into the angles, which are few, and its gain into x itself: a pass over memory and
+    a tensor less.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return rotate(norm(x).unflatten(2, (heads, -1)), tables)
+    scaled = tables * rms_scale(x, norm.eps)[..., None, None]  # [B, L, 1, D / 2, 2]
+    return rotate(x.mul_(norm.weight).unflatten(2, (heads, -1)), scaled)

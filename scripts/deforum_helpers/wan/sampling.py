@@ -118,8 +118,10 @@ def guided_model(
             return combine(dit(x, t, prompts.positive), negative, scale)
 
         return two_passes
+
     def one_pass(x: Tensor, t: Tensor) -> Tensor:
-        positive, negative = dit(torch.cat((x, x)), torch.cat((t, t)), prompts.both).chunk(2)
+        times = t if t.shape[0] == 1 else torch.cat((t, t))  # one for both is shared by the whole batch
+        positive, negative = dit(torch.cat((x, x)), times, prompts.both).chunk(2)
         return combine(positive, negative, scale)
 
     return one_pass
