@@ -43,6 +43,17 @@ def test_streamed_blocks_give_the_same_numbers() -> None:
     assert torch.equal(forward(model), wanted)
 
 
+def test_buffers_are_let_go_only_when_the_copies_into_them_are_done(monkeypatch) -> None:
+    """A device's copies run on: memory freed under one would be handed to somebody else."""
+    model = WanFlowMatchingModel(CONFIG).eval().requires_grad_(False)
+    stream = BlockStream(model.blocks, torch.device("cpu"))
+    held: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: held.append(stream.device_bytes))
+    stream._copies = object()  # as where copies have a stream of their own
+    stream.stop()
+    assert held and held[0] > 0
+
+
 def test_a_pass_that_was_broken_off_leaves_no_trace() -> None:
     torch.manual_seed(1)
     model = WanFlowMatchingModel(CONFIG).eval().requires_grad_(False)

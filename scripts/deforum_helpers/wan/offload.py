@@ -45,6 +45,8 @@ class BlockStream:
         self._host = [_flatten(places, size, device) for places, size in zip(self._places, sizes, strict=True)]
         self._buffers = [torch.empty(max(sizes), dtype=torch.uint8, device=device) for _ in range(2)]
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._copies is not None:  # the buffers' memory may still be read by what was launched before
+            self._copies.wait_stream(torch.cuda.current_stream(device))
         self._filled: list[torch.cuda.Event | None] = [None] * len(blocks)
         self._used: list[torch.cuda.Event | None] = [None, None]  # per buffer: when its last block was done with it
         self._in: dict[int, int] = {}  # block -> the buffer it is in
@@ -73,8 +75,7 @@ class BlockStream:
         """Put every block's parameters back on the CPU, where they were."""
         for hook in self._hooks:
             hook.remove()
-        for places, host in zip(self._places, self._host, strict=True):
-            _point(places, host)
+        self.rest()  # the next pass's first block may be on its way into a buffer
         self._buffers.clear()
 
     def _before(self, index: int):
