@@ -215,6 +215,19 @@ def test_vace_keeps_the_given_frames_and_makes_the_rest_anew(pipeline, first, tm
     assert known.tolist() == [0, 0, 1, 1]
 
 
+def test_vace_is_shown_a_guide_where_it_makes_frames_anew(pipeline, first, tmp_path) -> None:
+    request, given = from_frames(pipeline, first, tmp_path)
+    guide = np.random.default_rng(1).integers(0, 255, (13, 48, 64, 3), dtype=np.uint8)
+    np.save(tmp_path / "guide.npy", guide)
+    with torch.inference_mode():
+        context = pipeline.vace_context(replace(request, guide_file=str(tmp_path / "guide.npy")), None, None)
+        shown = pipeline.frames(str(tmp_path / "guide.npy"), request)
+        shown[:, : len(given)] = 0  # these are kept, and stand in the other half
+        wanted = pipeline.vae.encode(shown[None])
+    z = pipeline.vae.config.z_dim
+    assert torch.equal(context[:, z : 2 * z], wanted)
+
+
 def test_a_guide_is_where_sampling_starts_from(pipeline, first, tmp_path) -> None:
     """The more of the schedule is left out, the nearer the frames are to it."""
     guide = np.full((9, 48, 64, 3), (60, 140, 200), np.uint8)

@@ -31,6 +31,18 @@ def test_it_loads_and_plans(file):
     assert made.seed >= 0, "an example should give the same video each time"
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_files_that_it_names_lie_beside_it(file):
+    made, _ = load_settings(file)
+    assert all((file.parent / path).is_file() for name, path in made.files() if name != "model")
+
+
+def test_the_keyframe_images_are_shown_at_their_frames():
+    clips = planned(EXAMPLES / "keyframe_images.txt").clips
+    starts = {clip.start_frame: clip.picture for clip in clips if clip.picture}
+    assert starts == {0: "pictures/desert.png", 23: "pictures/mountains.png"}, "max_f is the last frame's number"
+
+
 def test_the_demo_shows_what_it_should():
     made, notes = load_settings(EXAMPLES / "demo.txt")
     result = planned(EXAMPLES / "demo.txt")

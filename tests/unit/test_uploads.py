@@ -60,6 +60,9 @@ def test_what_is_no_picture_is_refused_at_its_field(tmp_path, field, name, data,
 
 def test_a_sound_is_no_picture(tmp_path) -> None:
     assert handed(tmp_path, "soundtrack", "a.mp3", b"ID3").status == 201
+    assert handed(tmp_path, "init_video", "a.MKV", b"EBML").content["path"].endswith(".mkv")
+    with pytest.raises(SettingsError, match="no file for this field"):
+        handed(tmp_path, "init_video", "a.m3u8", b"#EXTM3U")
     with pytest.raises(SettingsError, match="is no file for this field"):
         handed(tmp_path, "init_image", "a.mp3", b"ID3")
 
