@@ -175,6 +175,11 @@ def measure(folder: Path, variant: Variant, repeats: int) -> dict[str, dict[str,
     }
 
 
+def _load() -> float:
+    """How many programs want the processor, -1 where the system doesn't tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--side"]:
         raw = json.loads(sys.argv[4])
@@ -191,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     row = VARIANTS[options.variant]
     variant = replace(row, num_layers=options.blocks or row.num_layers)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
+    load = _load()
     with tempfile.TemporaryDirectory(prefix="deforum_wan_bench_") as name:
         largest = write_checkpoints(variant, Path(name), options.shards)
         size = sum(path.stat().st_size for path in (Path(name) / "official").glob("*.safetensors"))
@@ -201,7 +206,8 @@ def main() -> None:
     result = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores; {choose_machine('auto', 'bfloat16').name}",
         "precision": "bfloat16", "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
-        "load_before": round(load, 2), "variant": variant.name, "blocks": variant.num_layers, "bytes": size,
+        "load_before": round(load, 2), "load_after": round(_load(), 2),
+        "variant": variant.name, "blocks": variant.num_layers, "bytes": size,
         "largest_shard": largest, "sides": sides,
     }  # fmt: skip
     print(f"{variant.name}, {variant.num_layers} blocks, {size / 1e9:.2f} GB, largest shard {largest / 1e9:.2f} GB")

@@ -22,7 +22,9 @@ _LOADING_SECONDS = {
 }  # fmt: skip
 _LOADING_WORDS = """random
 weights in bfloat16, the files in the page cache.  On a CPU the model is host memory: mapped files where the dtype is
-the file's.  "handed on" lets go of every tensor where a load to a GPU would have copied it to the device.
+the file's.  "handed on" lets go of every tensor where a load to a GPU would have copied it to the device; held by the
+system to the largest shard plus 1 GB (a memory cgroup, which counts the interpreter and the page cache) it loads as
+well.  Ours looks at every number for NaN, so it reads the files while it loads; diffusers reads them in its first step.
 
 """
 
@@ -108,7 +110,8 @@ def _startup(result: dict[str, Any] | None) -> str:
 
 def _machine(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return f"{result['machine']}, {result['precision']}; {versions}; load {result['load_before']}.\n\n"
+    after = f" before, {result['load_after']} after" if "load_after" in result else ""
+    return f"{result['machine']}, {result['precision']}; {versions}; load {result['load_before']}{after}.\n\n"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -1,7 +1,10 @@
 """The command line with the real worker, from a plain shell."""
 
+import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,8 @@ from pathlib import Path
 import pytest
 from deforum_helpers.video.ffmpeg import count_frames
 
-ENTRY = Path(__file__).resolve().parents[2] / "scripts" / "deforum_wan.py"
+ROOT = Path(__file__).resolve().parents[2]
+ENTRY = ROOT / "scripts" / "deforum_wan.py"
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -66,3 +70,20 @@ def test_what_the_worker_refuses_is_one_line(settings_file, tmp_path):
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize("file", ["diffusion_pytorch_model.safetensors", "vae.safetensors"])
+def test_weights_that_are_no_numbers_are_named_before_the_first_step(file, settings_file, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "models" / "demo", model)
+    content = bytearray((model / file).read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    name = max((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])
+    content[-2:] = b"\x00\x7e"  # NaN in float16, in the last tensor
+    (model / file).write_bytes(content)
+    render = start("render", settings_file(), "--model", model, "--out", tmp_path / "out", "--quiet")
+    out, err = render.communicate(timeout=120)
+    assert (render.returncode, out, err.count("\n")) == (3, "", 1), err
+    assert err.startswith(f"error: {model / file}: tensor '{name}' holds NaN or infinity; download the file again")
+    assert not [*tmp_path.glob("out/**/*.latents.safetensors")]
