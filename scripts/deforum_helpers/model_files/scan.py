@@ -6,6 +6,7 @@ not walked to its end.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -136,6 +137,7 @@ def _join_unnumbered(scan: Scan, headers: dict[str, TensorFile], loose: list[str
         loose[:] = [name for name in loose if headers[name].path not in used]
 
 
+@functools.lru_cache(maxsize=4096)
 def _foreign(file: TensorFile) -> str:
     """What a file is that holds no part of a Wan model, "" if that can't be told.
 
