@@ -32,12 +32,16 @@ def sharpness(lightness: np.ndarray) -> float:
 
 def look_figures(render: Rendered) -> dict[str, object]:
     """One value per clip: distance of its colours' mean and spread from the first clip of its shot, in L*a*b*; and
-    its sharpness against that one's.  colour_drift is the mean over the last quarter of the clips."""
-    means, spreads, sharp = [], [], []
+    its sharpness against that one's.  colour_drift is the mean over the last quarter of the clips.
+
+    Means change with what is in the picture, too: an object that moves before another ground.  still_drift doesn't: the
+    median, over all places, of how far the median frames of two clips lie apart."""
+    means, spreads, sharp, still = [], [], [], []
     for clip in render.clips:
         lab = to_lab(render.frames[clip.start : clip.end])
         means.append(lab.mean(axis=(0, 1, 2)))
         spreads.append(lab.std(axis=(1, 2)).mean(axis=0))
+        still.append(np.median(lab, axis=0).reshape(-1, 3))
         sharp.append(float(np.mean([sharpness(frame[..., 0]) for frame in lab])))
     first = {}
     for index, clip in enumerate(render.clips):
@@ -45,14 +49,17 @@ def look_figures(render: Rendered) -> dict[str, object]:
     anchors = [first[clip.shot] for clip in render.clips]
     mean = [float(np.linalg.norm(means[k] - means[a])) for k, a in enumerate(anchors)]
     spread = [float(np.linalg.norm(spreads[k] - spreads[a])) for k, a in enumerate(anchors)]
+    apart = [float(np.linalg.norm(np.median(still[k] - still[a], axis=0))) for k, a in enumerate(anchors)]
     relative = [sharp[k] / max(sharp[a], 1e-6) for k, a in enumerate(anchors)]
     last = -max(1, len(render.clips) // 4)
     return {
         "colour_drift": float(np.mean(mean[last:])),
+        "still_drift": float(np.mean(apart[last:])),
         "contrast_drift": float(np.mean(spread[last:])),
         "sharpness_kept": float(np.mean(relative[last:])),
         "mean_lab": [[float(x) for x in row] for row in means],
         "drift_by_clip": mean,
+        "still_drift_by_clip": apart,
         "contrast_by_clip": spread,
         "sharpness_by_clip": relative,
     }

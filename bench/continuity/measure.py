@@ -51,7 +51,8 @@ def line(name: str, found: dict[str, Any]) -> str:
     return (
         f"{name}: seam {seam['mean']:.2f} (worst {seam['worst']:.2f}) x inside, "
         f"direction kept {found['direction_kept']}/{found['direction_to_keep']}, "
-        f"colour drift {found['colour_drift']:.2f}, sharpness {found['sharpness_kept']:.2f}, {counts}"
+        f"colour drift {found['colour_drift']:.2f} (where nothing moves {found['still_drift']:.2f}), "
+        f"sharpness {found['sharpness_kept']:.2f}, {counts}"
     )
 
 

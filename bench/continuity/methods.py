@@ -8,9 +8,12 @@ BASELINE, JOINT = "last frame", "joint"
 
 # Name -> what it changes in the settings.
 METHODS: dict[str, dict[str, Any]] = {
-    "last frame": {"continuity": "image"},
-    "latents": {"continuity": "latents"},
-    "joint": {"continuity": "joint"},
+    "last frame": {"continuity": "image", "colour": "free"},
+    "last frame with colour": {"continuity": "image", "colour": "keep"},
+    "latents": {"continuity": "latents", "colour": "free"},
+    "latents with colour": {"continuity": "latents", "colour": "keep"},
+    "joint": {"continuity": "joint", "colour": "free"},
+    "joint with colour": {"continuity": "joint", "colour": "keep"},
     "cuts": {"continuity": "cut"},
 }
 
@@ -35,7 +38,7 @@ def takes_prompts(take: int) -> dict[int, str]:
 def settings_of(method: str, take: int, seed: int) -> dict[str, Any]:
     """The settings of one render, every clip a keyframe of its own so that all methods have the same 12."""
     prompts = takes_prompts(take)
-    if method == JOINT:  # windows are made together as far as a prompt goes
+    if METHODS[method]["continuity"] == JOINT:  # windows are made together as far as a prompt goes
         frames = list(prompts)
         prompts = {now: prompts[now] for before, now in zip([-1, *frames], frames, strict=False)
                    if prompts.get(before) != prompts[now]}  # fmt: skip

@@ -138,7 +138,27 @@ def _clip_request(job: Job, clip: Clip, former: str, first: str) -> ClipRequest:
         window_latents=clip.window_latents,
         window_overlap=clip.window_overlap,
         ring_latents=clip.ring_latents,
+        **_colours(job, clip),
     )
+
+
+def _colours(job: Job, clip: Clip) -> dict[str, str]:
+    """How a clip's colours are held to those of its shot's first one, in the request's words."""
+    if job.settings.colour != "keep" or _follows_video(job, clip):
+        return {}
+    former = job.plan.clips[clip.index - 1] if clip.index else None
+    if former is not None and former.shot == clip.shot:
+        file, asked = str(job.files.latents(former.index)), _asked(former)
+    elif former is None and job.lead and job.plan.lead_frames and clip.start == "latents":
+        file, asked = job.lead.parts[-1].file, job.lead.asked
+    else:
+        return {"colour": "keep"}
+    return {"colour": "keep" if asked == _asked(clip) else "follow", "colour_from": file}
+
+
+def _asked(clip: Clip) -> list[Any]:
+    """What decides how a clip is to look, as JSON gives it back."""
+    return [clip.prompt, clip.negative_prompt, [list(lora) for lora in clip.loras]]
 
 
 def _camera_facts(job: Job, clip: Clip) -> list[Any]:

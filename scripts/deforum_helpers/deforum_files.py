@@ -36,6 +36,7 @@ _INSTEAD = {
     "resume_from_timestring": "use --resume",
     "override_settings_with_file": "each file is a job of its own",
 }
+_COHERENT = ([], ["NONE"], ["LAB"], ["HSV"], ["RGB"])  # others match a picture or a video of one's own
 _MOST_NAMED = 12
 
 
@@ -70,6 +71,7 @@ def translate(raw: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[dict
     if "animation_mode" in known and _follows_video(raw):
         _video_terms(known, fields, notes)
     _still_modes(known, notes)
+    _colour_coherence(known, notes)
     names = names_of_fields(fields)
     if "strength_schedule" in known:
         del names["strength"]  # the file's own "strength" is that of Deforum's init image
@@ -137,6 +139,17 @@ def _still_modes(known: dict[str, Any], notes: list[str]) -> None:
         still = [key for key in _CAMERA if known.pop(key, None) is not None]
         del known["animation_mode"]
         notes.append(f"animation_mode: {mode[:40]} moves no camera; left out: {_listed(still) or 'nothing'}")
+
+
+def _colour_coherence(known: dict[str, Any], notes: list[str]) -> None:
+    """Deforum matches every frame's colours to the first one's, in a space of one's choice; here each clip's are."""
+    way = known.get("color_coherence")
+    if "colour" in known or not isinstance(way, str) or way.upper().split()[-1:] not in _COHERENT:
+        return
+    del known["color_coherence"]
+    known["colour"] = "free" if way.lower() in ("", "none") else "keep"
+    if known["colour"] == "keep":
+        notes.append(f"color_coherence: {way[:40]} becomes colour: keep, by clip and not by frame")
 
 
 def _steps(text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Lead:
     frames: output frames of its last shot; native_step: native frames per output frame of it.
     parts: the latents of that shot's stream, () where they can't be gone on from.
     picture: its last output frame as a file, "" where it was deleted.
+    asked: what decided the last clip's look: prompt, negative prompt, LoRA strengths.
     """
 
     frames: int
@@ -40,6 +41,7 @@ class Lead:
     height: int
     parts: tuple[StreamPart, ...]
     picture: str
+    asked: list[Any] = field(default_factory=list)
 
     @property
     def latents(self) -> int:
@@ -93,6 +95,7 @@ def _lead(files: JobFiles, manifest: Manifest, depth: int) -> Lead:
         height=int(plan["height"]),
         parts=_stream(files, clips, former),
         picture=str(picture) if picture.is_file() else "",
+        asked=[clips[-1]["prompt"], clips[-1]["negative_prompt"], clips[-1].get("loras", [])],
     )
 
 

@@ -92,6 +92,9 @@ class ClipRequest:
         wan/windows.py; 0 = all at once.
     ring_latents: the clip is a ring of latent_frames latents; as many of its last ones as this, and once more its first
         one, are put around it before it is decoded, and new_latents counts them; 0 = no ring.
+    colour: "keep": the clip's colours are held to its anchor's, see wan/colour.py; "follow": they may go where a new
+        prompt asks; "" = off.
+    colour_from: the latents_file of the clip before in the shot, which says what the anchor is ("" = this clip is it).
     latents_file: safetensors with "latents" [z, new, h, w] float32, normalised; on disk before the decode.
     memory: the step of the memory ladder to begin at; as it only moves rounding errors, it doesn't decide the frames.
     weights_dtype: "auto", "fp8" or "fp8-matmul", of the backbone.
@@ -146,6 +149,25 @@ class ClipRequest:
     ring_latents: int = 0
     prompts: tuple[PromptPair, ...] = ()
     mixes: tuple[TextMix, ...] = ()
+    colour: str = ""
+    colour_from: str = ""
+
+    @property
+    def colour_parts(self) -> int:
+        """In how many parts the colours are looked at: one for each window that a clip is made in."""
+        if not self.window_latents or self.latent_frames <= self.window_latents or self.ring_latents:
+            return 1
+        return -(-self.new_latents // self.window_latents)
+
+    @property
+    def keeps_colours(self) -> bool:
+        """Whether `colour` can change this clip's frames."""
+        return bool(self.colour and not self.ring_latents and (self.colour_from or self.colour_parts > 1))
+
+    @property
+    def as_sampled(self) -> str:
+        """The fingerprint of the latents as they are before `colour` acts."""
+        return dataclasses.replace(self, colour="").fingerprint()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -173,6 +195,10 @@ class ClipRequest:
         for name in ("window_latents", "window_overlap", "ring_latents", "prompts", "mixes"):
             if not decisive[name]:  # as before there were windows, or several prompts in one
                 del decisive[name]
+        if self.keeps_colours:
+            decisive["colour_from"] = bool(self.colour_from)
+        else:
+            del decisive["colour"], decisive["colour_from"]
         decisive["drop_first"] = bool(self.drop_frames)
         decisive["loras"] = [(lora.strength, lora.expert) for lora in self.loras]
         decisive["init_image"], decisive["end_image"] = bool(self.init_image), bool(self.end_image)

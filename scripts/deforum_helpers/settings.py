@@ -155,6 +155,10 @@ class RenderSettings:
     loop: bool = _field(
         "bool", _CHAIN, False, "The last frame flows into the first; text-to-video models take one prompt for it."
     )
+    colour: str = _field(
+        "choice", _CHAIN, "free", choices=("free", "keep"),
+        hint="free: colours may drift from clip to clip; keep: they are held to the shot's first clip's.",
+    )  # fmt: skip
     animation_mode: str = _field(
         "choice", _CAMERA, "2D", choices=("2D", "3D"), deforum=("animation_mode",),
         hint="2D: shift, turn and zoom the picture.  3D: move and turn a camera before it, as before a wall.",

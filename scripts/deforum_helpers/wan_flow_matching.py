@@ -20,6 +20,7 @@ from torch import Tensor
 from .errors import InputError, ModelError, OutOfDeviceMemory
 from .protocol import ClipRequest, LoraUse, StreamPart
 from .wan.clip_files import Pixels, leave_device, load_latents, save_frames, save_latents
+from .wan.colour import NO_ANCHOR, anchor_of, decoded, keeps_anchor, shift_latents, shifts_of_parts
 from .wan.dit import WanCrossAttention, WanFlowMatchingModel, WanTimeEmbedding, WanTransformerBlock
 from .wan.guide import begin_later, guide_latents, load_frames
 from .wan.image_condition import image_channels, vace_context
@@ -82,11 +83,12 @@ class WanFlowMatchingPipeline:
 
         on_step(step, sigma, clean latents [1, z, T, h, w]) after each step; on_decode(latents done) before the first
         chunk and after each.
-        Latents that this very request has put on disk before (a render broken off in its decode) are used as they are.
+        Latents that this very request has put on disk before (a render broken off in its decode, or before its colours
+        were seen to) are used as they are.
         """
-        clip, fingerprint = RenderedClip(self.frames_of(request)), request.fingerprint()
-        latents = load_latents(Path(request.latents_file), fingerprint=fingerprint)
-        if latents is None:
+        clip, file = RenderedClip(self.frames_of(request)), Path(request.latents_file)
+        latents = load_latents(file, fingerprint=request.fingerprint())
+        if latents is None and load_latents(file, fingerprint=request.as_sampled) is None:
             with timed(clip, "text"):
                 contexts = self.encode_prompts(request)
             with timed(clip, "start"):
@@ -111,8 +113,10 @@ class WanFlowMatchingPipeline:
                     callback=lambda step, _, clean: on_step(step + skipped, schedule.sigmas[step + 1], clean),
                 )
             with timed(clip, "write"):
-                latents, tail = self.split_window(request, window)
-                save_latents(Path(request.latents_file), latents, tail, fingerprint)
+                save_latents(file, *self.split_window(request, window), request.as_sampled)
+        if latents is None:
+            with timed(clip, "colour"):
+                latents = self.keep_colours(request)
         with timed(clip, "decode"):
             frames = self.decode(request, latents.to(self.machine.device), on_decode)
             save_frames(Path(request.frames_file), frames, (clip.frames, request.height, request.width, 3))
@@ -261,6 +265,29 @@ class WanFlowMatchingPipeline:
                 next_step="try dtype float32, or check the weights with check-model --hashes",
             )  # fmt: skip
         return fresh, tail
+
+    def keep_colours(self, request: ClipRequest) -> Tensor:
+        """The sampled latents, brought back to the colours of their shot's first clip where that is asked for; on disk
+        when this returns."""
+        file = Path(request.latents_file)
+        latents = load_latents(file)
+        if not request.keeps_colours:
+            return latents
+        anchor = anchor_of(self.vae, Path(request.colour_from), self.machine.device) if request.colour_from else None
+        stream, latents, tail = request.stream, latents.to(self.machine.device), load_latents(file, "tail")
+        state = self.decoder_state(stream)
+        self._decoded = (_identity(stream), state)
+        frames = decoded(self.vae, latents, state)
+        if anchor is not None and (request.colour == "follow" or request.prompts):
+            anchor = anchor if keeps_anchor(frames, anchor) else NO_ANCHOR
+        else:
+            shifts, anchor = shifts_of_parts(frames[:, request.drop_frames :], anchor, request.colour_parts)
+            if any(shift.acts for shift in shifts):
+                change = shift_latents(self.vae, frames, shifts, request.drop_frames, goes_on=bool(stream))
+                latents = latents + change
+                tail = None if tail is None else tail.to(change.device) + change[:, :, -1:]
+        save_latents(file, latents, latents[:, :, :0] if tail is None else tail, request.fingerprint(), anchor)
+        return latents
 
     def decode(self, request: ClipRequest, latents: Tensor, on_decode: OnDecode) -> Iterator[Pixels]:
         """Decode a clip's latents [1, z, new, h, w] on from its stream; yields its frames on their way to the host.

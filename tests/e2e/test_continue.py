@@ -47,3 +47,19 @@ def test_a_retake_samples_only_what_is_made_anew(worker, settings_file, tmp_path
     assert sampled == {3}
     same = [a == b for a, b in zip(pictures(first), pictures(again), strict=True)]
     assert all(same[:18]) and not any(same[21:])  # frames 18 to 20 are still drawn from what clip 2 made
+
+
+def test_colours_are_kept_over_jobs(worker, settings_file, tmp_path):
+    settings = replace(
+        load_settings(settings_file())[0], max_frames=41, fps=16.0, num_inference_steps="3", seed=5, colour="keep",
+        prompts={"0": "a red balloon over the sea"},
+    )  # fmt: skip
+    whole = render_wan(settings, tmp_path, worker=worker)
+    first = render_wan(replace(settings, max_frames=17), tmp_path, worker=worker)
+    second = render_wan(
+        replace(settings, max_frames=24, seed=6, continue_from=str(first.settings)), tmp_path, worker=worker
+    )
+    assert pictures(first) + pictures(second) == pictures(whole)
+    free = render_wan(replace(settings, colour="free"), tmp_path, worker=worker)
+    assert pictures(free)[:17] == pictures(whole)[:17]
+    assert pictures(free)[-1] != pictures(whole)[-1]

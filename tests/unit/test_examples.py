@@ -62,5 +62,6 @@ def test_the_60_fps_example_generates_few_frames():
 def test_the_deforum_file_moves_the_camera_and_keeps_what_means_nothing_here():
     made, notes = load_settings(EXAMPLES / "from_deforum.txt")
     assert made.zoom.startswith("0: (1.002") and made.animation_mode == "2D"
-    assert made.extra["color_coherence"] == "LAB" and any("color_coherence" in note for note in notes)
+    assert made.colour == "keep" and any("color_coherence" in note for note in notes)
+    assert made.extra["diffusion_cadence"] == 2 and any("diffusion_cadence" in note for note in notes)
     assert all(clip.moves for clip in planned(EXAMPLES / "from_deforum.txt").clips)

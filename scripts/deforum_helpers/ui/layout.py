@@ -37,7 +37,8 @@ SECTIONS = (
     ),
     Section(
         "continuity", "Continuity", "how a clip goes on from the one before",
-        ("continuity", "motion", "context_frames", "overlap_frames", "window_frames", "joint_windows", "loop"),
+        ("continuity", "motion", "context_frames", "overlap_frames", "window_frames", "joint_windows", "loop",
+         "colour"),
     ),
     Section(
         "images", "Images and video in", "a first picture, a video to draw over, a job to go on from",
@@ -101,6 +102,7 @@ LABELS = {
     "window_frames": "Window frames",
     "joint_windows": "Windows made together",
     "loop": "Loop",
+    "colour": "Colours",
     "init_image": "Init image",
     "init_images": "Keyframe images",
     "init_video": "Init video",

@@ -1,7 +1,8 @@
 """The worker's files: latents, frames and previews, each written whole or not at all.
 
 A latents file holds "latents" [z, new, h, w] and, where the window made more than was needed, "tail" [z, k, h, w],
-both float32 and normalised; its metadata names the request that made it.
+both float32 and normalised; and "anchor" [3, r, c], the look that the next clip's colours are held to, where that
+isn't this clip's own (wan/colour.py).  Its metadata names the request that made it.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def save_latents(path: Path, latents: Tensor, tail: Tensor, fingerprint: str) -> None:
-    """Write a clip's latents [1, z, new, h, w] and tail [1, z, k, h, w]; on disk when this returns."""
+def save_latents(path: Path, latents: Tensor, tail: Tensor, fingerprint: str, anchor: Tensor | None = None) -> None:
+    """Write a clip's latents [1, z, new, h, w], tail [1, z, k, h, w] and anchor; on disk when this returns."""
     tensors = {"latents": latents[0].float().cpu().contiguous()}
     if tail.shape[2]:
         tensors["tail"] = tail[0].float().cpu().contiguous()
+    if anchor is not None:
+        tensors["anchor"] = anchor.contiguous()
     with replacing(path) as part:
         save_file(tensors, part, metadata={"fingerprint": fingerprint})
 

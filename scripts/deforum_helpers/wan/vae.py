@@ -189,7 +189,8 @@ class WanVae(nn.Module):
     def encode(self, video: Tensor, frames_per_chunk: int | None = None) -> Tensor:
         """Pixels -> normalised latents.
 
-        video: [B, 3, F, H, W] in [-1, 1]; frames beyond the last complete group of 4 are dropped, as officially.
+        video: [B, 3, F, H, W] in [-1, 1], on whatever device; frames beyond the last complete group of 4 are
+            dropped, as officially.
         frames_per_chunk: a multiple of 4, None = the autoencoder's own.
         Returns [B, z, (F - 1) // 4 + 1, h, w] float32.
         """
@@ -198,9 +199,10 @@ class WanVae(nn.Module):
         ends = [1, *range(1 + frames_per_chunk, frames, frames_per_chunk), frames]
         for start, end in zip([0, *ends], ends, strict=False):
             if end > start:
-                means.append(self.moments(video[:, :, start:end].to(self.conv1.weight.dtype), state)[0].float())
-        mean, std = self.statistics(video.device)
-        return (torch.cat(means, dim=2) - mean) / std
+                means.append(self.moments(video[:, :, start:end].to(self.conv1.weight), state)[0].float())
+        latents = torch.cat(means, dim=2)
+        mean, std = self.statistics(latents.device)
+        return (latents - mean) / std
 
     def decode_chunk(self, latents: Tensor, state: StreamState) -> Tensor:
         """The next latents of a stream [B, z, T, h, w], normalised -> their frames, float32, not clamped."""

@@ -37,6 +37,13 @@ class StreamState:
         self.past: dict[nn.Module, Tensor] = {}
         self.tiles: dict[tuple[int, int], StreamState] = {}
 
+    def copy(self) -> StreamState:
+        """Another one that goes on from here; the tensors are shared, for no layer changes them in place."""
+        other = StreamState()
+        other.first, other.past = self.first, dict(self.past)
+        other.tiles = {place: tile.copy() for place, tile in self.tiles.items()}
+        return other
+
 
 def conv_over_time(x: Tensor, layer: nn.Conv3d, taps: int) -> Tensor:
     """The layer's convolution with its newest `taps` temporal taps; x holds taps - 1 frames of history in front.
