@@ -74,13 +74,18 @@ def plan_lines(decided: Plan) -> list[str]:
 
 
 def _row(clip: Clip) -> tuple[str, ...]:
-    prompt = clip.prompt if len(clip.prompt) <= _LONGEST_PROMPT else f"{clip.prompt[: _LONGEST_PROMPT - 3]}..."
+    said = [f"{span.start_frame}: {span.said}" if clip.spans else span.said for span in clip.heard]
+    prompt = "; ".join(_cut(text) for text in said)
     start = {"noise": "nothing", "latents": f"{clip.prefix_latents} latents", "image": "a picture",
              "frames": f"{clip.dropped_frames} frames"}[clip.start]
     return (
         str(clip.index), f"{clip.start_frame}-{clip.end_frame - 1}", str(clip.end_frame - clip.start_frame),
         str(clip.num_frames), start, str(clip.seed), str(clip.num_inference_steps), f"{clip.guidance_scale:g}", prompt,
     )  # fmt: skip
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_PROMPT else f"{text[: _LONGEST_PROMPT - 3]}..."
 
 
 def check_model(arguments: argparse.Namespace) -> int:

@@ -138,6 +138,8 @@ def _clip_request(job: Job, clip: Clip, former: str, first: str) -> ClipRequest:
         window_latents=clip.window_latents,
         window_overlap=clip.window_overlap,
         ring_latents=clip.ring_latents,
+        prompts=clip.prompts,
+        mixes=clip.mixes,
         **_colours(job, clip),
     )
 

@@ -7,12 +7,14 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from .clips import Job, output_frames, pictures_fingerprint
 from .manifest import Manifest, pictures_are_whole
+from .planning.travel import Span
 from .settings import settings_to_dict
 from .timeline import Clip, Plan
 from .video.frames import FrameWriter, png_metadata, read_png
@@ -83,11 +85,13 @@ class OutputWriter:
             for frame in frames:
                 yield read_png(job.files.picture(frame))
             return
-        metadata = png_metadata(parameters(job, clip), settings_to_dict(job.settings))
-        with FrameWriter(job.files.folder, job.files.timestring, metadata, first_index=clip.start_frame) as writer:
-            for picture in output_frames(job, clip):
-                writer.put(picture)
-                yield picture
+        pictures, settings = output_frames(job, clip), settings_to_dict(job.settings)
+        for span in clip.heard:
+            metadata = png_metadata(parameters(job, clip, span), settings)
+            with FrameWriter(job.files.folder, job.files.timestring, metadata, first_index=span.start_frame) as writer:
+                for picture in islice(pictures, span.end_frame - span.start_frame):
+                    writer.put(picture)
+                    yield picture
         self._manifest.set_clip(clip.index, state="written", pictures=shown)
 
 
@@ -95,8 +99,8 @@ class _NoVideo(Exception):
     """Leaves open_video without a video."""
 
 
-def parameters(job: Job, clip: Clip) -> str:
-    """A frame's facts in the form that a WebUI's "PNG Info" reads."""
+def parameters(job: Job, clip: Clip, span: Span) -> str:
+    """The facts of a span's frames in the form that a WebUI's "PNG Info" reads."""
     facts = {
         "Steps": clip.num_inference_steps,
         "Sampler": clip.solver,
@@ -106,17 +110,17 @@ def parameters(job: Job, clip: Clip) -> str:
         "Model": job.model.name,
         "Shift": f"{clip.shift:g}",
     }
-    lines = [clip.prompt, f"Negative prompt: {clip.negative_prompt}" if clip.negative_prompt else ""]
+    lines = [span.said, f"Negative prompt: {span.negative_prompt}" if span.negative_prompt else ""]
     return "\n".join([*filter(None, lines), ", ".join(f"{name}: {value}" for name, value in facts.items())])
 
 
 def write_subtitles(plan: Plan, frames: int, path: Path) -> None:
-    """The prompts of the first `frames` output frames, clips of one prompt as one entry.  Raises OutputError."""
+    """The prompts of the first `frames` output frames, what is heard on end as one entry.  Raises OutputError."""
     segments: list[Segment] = []
-    for clip in plan.clips:
-        end = min(clip.end_frame, frames)
-        if segments and segments[-1].prompt == clip.prompt:
+    for span in (span for clip in plan.clips for span in clip.heard):
+        end = min(span.end_frame, frames)
+        if segments and segments[-1].prompt == span.said:
             segments[-1] = replace(segments[-1], end_frame=max(end, segments[-1].start_frame))
         else:
-            segments.append(Segment(clip.start_frame, end, clip.prompt, clip.negative_prompt))
+            segments.append(Segment(span.start_frame, end, span.said, span.negative_prompt))
     write_srt(segments, plan.fps, path)

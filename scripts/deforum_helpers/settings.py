@@ -65,6 +65,17 @@ class RenderSettings:
         "text", _PROMPTS, "", "Put behind every negative prompt; empty means the model's own.",
         deforum=("negative_prompts", "animation_prompts_negative"),
     )  # fmt: skip
+    prompt_travel: str = _field(
+        "choice", _PROMPTS, "hard", choices=("hard", "blend", "relay"),
+        hint="How a prompt comes in: hard: with a clip of its own; blend: its meaning fades in; relay: both speak.",
+    )  # fmt: skip
+    prompt_travel_frames: str = _field(
+        "schedule", _PROMPTS, "0: (16)", "For blend and relay: frames from a prompt's keyframe on; 0: up to the next.",
+        minimum=0, maximum=1_000_000,
+    )  # fmt: skip
+    prompt_travel_schedule: str = _field(
+        "schedule", _PROMPTS, "", 'Changes the way from keyframe to keyframe: 0: ("blend"), 48: ("hard").',
+    )  # fmt: skip
     width: int = _field(
         "int", _VIDEO, 832, "Width of the video in pixels.", minimum=16, maximum=4096, multiple=16, deforum=("W",)
     )
@@ -153,7 +164,7 @@ class RenderSettings:
         "int", _CHAIN, 4, "For joint: how many windows form one clip.", minimum=2, maximum=64,
     )  # fmt: skip
     loop: bool = _field(
-        "bool", _CHAIN, False, "The last frame flows into the first; text-to-video models take one prompt for it."
+        "bool", _CHAIN, False, "The last frame flows into the first; text-to-video models take no hard switch for it."
     )
     colour: str = _field(
         "choice", _CHAIN, "free", choices=("free", "keep"),

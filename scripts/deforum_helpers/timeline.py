@@ -1,8 +1,9 @@
 """From settings to a plan: which clips to render, from what, with what, for which output frames.  Pure.
 
-Keyframes are output frames.  Every prompt keyframe starts a clip; so does a frame where strength falls to 0 (a
-hard cut), and a segment longer than the model's window is divided.  A clip shows exactly the output frames
-[start_frame, end_frame); planning/stream.py has the arithmetic of the native frames behind them.
+Keyframes are output frames.  A prompt keyframe starts a clip, unless its prompt travels in (planning/travel.py); so
+does a frame where strength falls to 0 (a hard cut), and a segment longer than the model's window is divided.  A clip
+shows exactly the output frames [start_frame, end_frame); planning/stream.py has the arithmetic of the native frames
+behind them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from .planning.loop import check_loop, flowing_back, ring
 from .planning.loras import lora_lines, lora_strengths
 from .planning.prompts import PromptSegment, prompt_segments
 from .planning.stream import Rate, Stretch, chain, never
+from .planning.travel import plan_travel
 from .schedules import Series, number_schedule, text_schedule
 from .settings import FIELDS, RenderSettings
 from .variants import Variant
@@ -99,8 +101,11 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     window = plan_window(settings, variant, notes)
     step = plan_native_step(settings, variant, window, notes)
     cuts = series["strength"].values <= 0
-    bounds = sorted({*_bounds(segments, cuts, notes), *images})
+    falls = _falls(segments, cuts, notes)
     cuts[[frame for frame in images if frame]] = True  # a picture begins a shot
+    is_ring = settings.loop and not variant.last_image_input
+    travel = plan_travel(settings, segments, cuts, {*falls, *images}, resolved_seed, notes, ring=is_ring)
+    bounds = list(travel.hard)
     if camera := plan_camera(settings, window, resolved_seed, notes):
         bounds = camera.bounds(bounds, least=max(1, Rate.of(step).reach(4)))
     moves = camera.moves if camera else never
@@ -110,7 +115,7 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         return chain(bounds, lambda frame: bool(cuts[frame]), Rate.of(step), window, before, moves)
 
     if settings.loop:
-        check_loop(settings, variant, segments, bool(cuts[1:].any()), given=bool(images), moves=camera is not None)
+        check_loop(settings, variant, travel, bool(cuts[1:].any()), given=bool(images), moves=camera is not None)
     if settings.loop and variant.last_image_input:
         step, stretches = flowing_back(bounds, step, window, divide, images.get(0, ""), notes)
     elif settings.loop:
@@ -124,12 +129,15 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     loras, more = lora_strengths(lora_lines(settings.loras), settings.max_frames, resolved_seed)
     notes += more
     maker = ClipMaker(
-        settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, loras, camera
+        settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, loras, travel, camera
     )
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_shared_seeds(clips, settings, notes)
     steps = np.floor(series["num_inference_steps"].values)
     held = {"num_inference_steps": steps, "shift": series["shift"].values}
+    held |= {f"loras, {name}": strength.values for name, strength in loras.items()}
+    if camera:
+        held["camera_strength"] = series["camera_strength"].values
     if settings.init_video:
         held["video_strength"] = series["video_strength"].values
     note_held_schedules(clips, held, notes)
@@ -171,6 +179,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
     for clip in written["clips"]:
         clip["guidance"] = list(clip["guidance"])
         clip["loras"] = [list(lora) for lora in clip["loras"]]
+        for name in ("prompts", "mixes", "spans"):
+            clip[name] = [dataclasses.asdict(part) for part in clip[name]]
     del written["camera"]  # its values are among the schedules
     return written
 
@@ -208,16 +218,16 @@ def _solver_choice(settings: RenderSettings, variant: Variant, seed: int, notes:
     return lambda frame: solvers[bisect_right(frames, frame) - 1]
 
 
-def _bounds(segments: list[PromptSegment], cuts: np.ndarray, notes: list[str]) -> list[int]:
-    """Frames where a clip must start, and max_frames: prompt keyframes, and where strength falls to 0."""
-    starts = {segment.start_frame for segment in segments}
+def _falls(segments: list[PromptSegment], cuts: np.ndarray, notes: list[str]) -> list[int]:
+    """Frames where strength falls to 0, so that a shot must start."""
     falls = [int(frame) + 1 for frame in np.flatnonzero(cuts[1:] & ~cuts[:-1])]
+    starts = {segment.start_frame for segment in segments}
     between = [frame for frame in falls if frame not in starts]
     if between:
         named = ", ".join(map(str, between[:_MOST_NAMED]))
         more = f" and {len(between) - _MOST_NAMED} more" if len(between) > _MOST_NAMED else ""
         notes.append(f"strength: falls to 0 between prompt keyframes, a hard cut at frame {named}{more}")
-    return [*sorted(starts | set(falls)), len(cuts)]
+    return falls
 
 
 def _listed(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..protocol import PromptPair, TextMix
 from ..schedules import Series
 from ..settings import RenderSettings
 from ..variants import Variant
@@ -16,6 +16,7 @@ from .loop import WARM_LATENTS
 from .prompts import PromptSegment
 from .seeds import clip_seed
 from .stream import Rate, Start, Stretch, Window, last_frame, latents_for
+from .travel import Span, Travel
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Clip:
     end_picture: what the window's last frame is to be, "" for anything: the next clip starts from it.
     to_first_frame: the window's last frame is the video's first one: end_picture, or without that as it was made.
     guidance: guidance_scale for each latent frame of the window, each at its own time.
+    prompts, mixes: of a window that hears several prompts, see protocol.ClipRequest; () = `prompt` throughout.
+    spans: which of them is heard in which of the output frames; () = `prompt` in all.
     """
 
     index: int
@@ -78,6 +81,14 @@ class Clip:
     ring_latents: int = 0
     video_strength: float = 0.0
     to_first_frame: bool = False
+    prompts: tuple[PromptPair, ...] = ()
+    mixes: tuple[TextMix, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def heard(self) -> tuple[Span, ...]:
+        """Its output frames by what is heard in them."""
+        return self.spans or (Span(self.start_frame, self.end_frame, self.prompt, self.negative_prompt),)
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,7 @@ class ClipMaker:
     rate: Rate
     window: Window
     loras: Mapping[str, Series]
+    travel: Travel
     camera: Camera | None = None
 
     def clip(self, index: int, stretch: Stretch) -> Clip:
@@ -100,7 +112,7 @@ class ClipMaker:
         needed = stretch.prefix + stretch.new + stretch.tail
         latents = stretch.ring or max(needed, self.window.least, self._reach(stretch))
         joint = self.window.joint if stretch.ring or latents > self.window.joint else 0
-        prompt, negative = self._texts(frame)
+        (prompt, negative), prompts, mixes = self._heard(stretch, latents)
         return Clip(
             index=index,
             shot=stretch.shot,
@@ -137,6 +149,9 @@ class ClipMaker:
             ring_latents=WARM_LATENTS if stretch.ring else 0,
             to_first_frame=stretch.to_first_frame,
             video_strength=self.series["video_strength"].at(frame) if self.settings.init_video else 0.0,
+            prompts=prompts,
+            mixes=mixes,
+            spans=self._spans(frame, stretch.end) if self.travel.goes else (),
         )
 
     def _reach(self, stretch: Stretch) -> int:
@@ -150,10 +165,41 @@ class ClipMaker:
             latents = latents_for(native - (stretch.first_native - stretch.dropped))
         return min(latents, self.window.size)
 
-    def _texts(self, frame: int) -> tuple[str, str]:
-        """The prompts at a frame; where the global negative prompt is left empty, the model's own stands in."""
-        found = bisect_right(self.segments, frame, key=lambda segment: segment.start_frame) - 1
-        prompt, negative = self.segments[found].texts(frame, self.seed, self.settings.max_frames)
+    def _heard(
+        self, stretch: Stretch, latents: int
+    ) -> tuple[tuple[str, str], tuple[PromptPair, ...], tuple[TextMix, ...]]:
+        """The prompts of the clip's first frame; and, if its window hears several, all of them and who hears what."""
+        frame = stretch.start
+        present = self.travel.segment(frame)
+        if not self.travel.goes:
+            return self._texts(present, frame), (), ()
+        times = stretch.shot_start + self._middles(stretch, latents) * self.rate.den / self.rate.num
+        mixes = self.travel.heard(times, frame)
+        segments = sorted({index for mix in mixes for index in mix.prompts})
+        if len(segments) == 1:
+            return self._texts(segments[0], frame), (), ()
+        prompts = tuple(PromptPair(*self._texts(index, frame)) for index in segments)
+        own = {index: number for number, index in enumerate(segments)}
+        numbered = tuple(replace(mix, prompts=tuple(own[index] for index in mix.prompts)) for mix in mixes)
+        return self._texts(present, frame), prompts, numbered
+
+    def _spans(self, start: int, end: int) -> tuple[Span, ...]:
+        """The clip's output frames by what is heard, () where that is one prompt."""
+        spans = []
+        for first, last, index, comes in self.travel.stretches(start, end):
+            texts = self._texts(index, start)
+            if comes:
+                former, negative = self._texts((index - 1) % len(self.segments), start)
+                spans.append(Span(first, last, former, negative, texts[0], self.travel.transitions[index].mode))
+            else:
+                spans.append(Span(first, last, *texts))
+        return tuple(spans) if len(spans) > 1 or spans[0].mode else ()
+
+    def _texts(self, segment: int, frame: int) -> tuple[str, str]:
+        """A segment's prompts as they read in the clip that starts at a frame; where the global negative prompt is
+        left empty, the model's own stands in."""
+        found = self.segments[segment]
+        prompt, negative = found.texts(max(frame, found.start_frame), self.seed, self.settings.max_frames)
         if not self.settings.negative_prompt.strip():
             negative = ", ".join(filter(None, (negative, self.variant.defaults.negative_prompt)))
         return prompt, negative
@@ -171,10 +217,13 @@ class ClipMaker:
             and (values[stretch.start : stretch.end] == values[stretch.start]).all()
         ):
             return (float(values[stretch.start]),) * latents
+        frames = np.floor(self._middles(stretch, latents) * self.rate.den / self.rate.num).astype(np.int64)
+        return tuple(values[np.clip(stretch.shot_start + frames, stretch.start, stretch.end - 1)].tolist())
+
+    def _middles(self, stretch: Stretch, latents: int) -> np.ndarray:
+        """Where the middle of each latent of the window lies, in native frames of the shot."""
         first = stretch.before - stretch.prefix
         base = stretch.first_native - stretch.dropped if stretch.dropped else 0
         if stretch.ring:  # its latent 0 holds frames 0 to 3
             first, base = 1, -1
-        middles = np.maximum(4 * np.arange(first, first + latents) - 1.5, 0) + base
-        frames = stretch.shot_start + np.floor(middles * self.rate.den / self.rate.num).astype(np.int64)
-        return tuple(values[np.clip(frames, stretch.start, stretch.end - 1)].tolist())
+        return np.maximum(4 * np.arange(first, first + latents) - 1.5, 0) + base

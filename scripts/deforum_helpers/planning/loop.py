@@ -19,8 +19,8 @@ from fractions import Fraction
 from ..errors import SettingsError
 from ..settings import RenderSettings
 from ..variants import Variant
-from .prompts import PromptSegment
 from .stream import Stretch, Window, last_frame
+from .travel import Travel
 
 WARM_LATENTS = 3  # the ring's last latents, decoded first and dropped: the decoder remembers them at frame 0
 
@@ -28,7 +28,7 @@ Divide = Callable[[Sequence[int], Fraction], list[Stretch]]
 
 
 def check_loop(
-    settings: RenderSettings, variant: Variant, segments: Sequence[PromptSegment], has_cut: bool, *,
+    settings: RenderSettings, variant: Variant, travel: Travel, has_cut: bool, *,
     given: bool, moves: bool,
 ) -> None:  # fmt: skip
     """Refuse what can't be a loop.  given: whether frames are given as pictures; moves: whether the camera does."""
@@ -48,7 +48,10 @@ def check_loop(
                 f"continuity is {settings.continuity}, and a ring has no first",
             ),
             (given, "what it starts from is given, so its end can't be too"),
-            (len(segments) > 1, f"it has {len(segments)} prompts, and a ring takes one"),
+            (
+                travel.ring and any(transition.mode == "hard" for transition in travel.transitions),
+                f"it has {len(travel.starts)} prompts that switch hard; prompt_travel lets them blend or relay",
+            ),
         ]
     for hinders, why in reasons:
         if hinders:

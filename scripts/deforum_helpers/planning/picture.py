@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from ..timeline import Plan
 
@@ -96,22 +96,23 @@ def _box(x: float, end: float, top: float, height: float, css: str, title: str, 
 
 
 def _prompts(on: Canvas, top: float) -> str:
-    """One box for each run of clips under one prompt."""
-    out, clips = [], list(on.plan.clips)
-    while clips:
-        first = clips[0]
-        run = next(
-            (i for i, c in enumerate(clips) if (c.prompt, c.negative_prompt) != (first.prompt, first.negative_prompt)),
-            len(clips),
-        )
-        last = clips[run - 1]
-        title = f"frame {first.start_frame} ({on.time(first.start_frame)}) to {last.end_frame - 1}\n{first.prompt}"
-        if first.negative_prompt:
-            title += f"\nnot: {first.negative_prompt}"
-        out.append(
-            _box(on.x(first.start_frame), on.x(last.end_frame), top, _PROMPTS, "dw-prompt", title, first.prompt)
-        )
-        clips = clips[run:]
+    """One box for each run of frames under one prompt, or in which one gives way to the next."""
+    out = []
+    spans = (span for clip in on.plan.clips for span in clip.heard)
+    for _, run in groupby(spans, key=lambda span: (span.said, span.negative_prompt, span.mode)):
+        first, *others = run
+        start, end = first.start_frame, (others or [first])[-1].end_frame
+        title = f"frame {start} ({on.time(start)}) to {end - 1}\n{first.said}"
+        title += f"\n{first.mode}" if first.mode else ""
+        title += f"\nnot: {first.negative_prompt}" if first.negative_prompt else ""
+        x, behind = on.x(start), on.x(end)
+        if first.mode:
+            bottom = top + _PROMPTS
+            wedge = f"{x:.1f},{bottom:.1f} {behind - 1:.1f},{bottom:.1f} {behind - 1:.1f},{top:.1f}"
+            box = _box(x, behind, top, _PROMPTS, "dw-prompt dw-travel", title)
+            out.append(box.replace("</g>", f'<polygon points="{wedge}"/></g>'))
+        else:
+            out.append(_box(x, behind, top, _PROMPTS, "dw-prompt", title, first.prompt))
     return "".join(out)
 
 

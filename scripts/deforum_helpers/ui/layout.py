@@ -36,6 +36,10 @@ SECTIONS = (
         ("num_inference_steps", "guidance_scale", "shift", "strength", "solver_schedule", "seed_schedule"),
     ),
     Section(
+        "travel", "Prompt travel", "how one prompt gives way to the next",
+        ("prompt_travel", "prompt_travel_frames", "prompt_travel_schedule"),
+    ),
+    Section(
         "continuity", "Continuity", "how a clip goes on from the one before",
         ("continuity", "motion", "context_frames", "overlap_frames", "window_frames", "joint_windows", "loop",
          "colour"),
@@ -79,6 +83,9 @@ LABELS = {
     "prompts": "Prompts",
     "positive_prompt": "Always in front",
     "negative_prompt": "Always behind the negative",
+    "prompt_travel": "Prompts switch",
+    "prompt_travel_frames": "Over frames",
+    "prompt_travel_schedule": "Switch schedule",
     "width": "Width",
     "height": "Height",
     "max_frames": "Frames",
