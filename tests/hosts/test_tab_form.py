@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 OTHER = {
     "init_images": '{"0": "a.png", "max_f/2": "b.png"}',
     "prompts": '{"0": "a fox", "max_f/2": "an owl"}', "model": "demo", "device": "cpu", "seed_schedule": "0: (3)",
+    "prompt_travel_schedule": '0: ("blend")',
     "solver_schedule": '0: ("euler")', "continue_from": "/out/20260101000000_settings.txt", "loras": "ink = 0: (0.2)",
 }  # fmt: skip
 
