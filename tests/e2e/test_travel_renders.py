@@ -55,5 +55,4 @@ def test_the_way_decides_the_frames(worker, settings_file, tmp_path):
         pictures(render_wan(load_settings(settings_file(prompt_travel=way))[0], tmp_path / way, worker=worker))
         for way in ("hard", "blend", "relay")
     ]
-    assert np.array_equal(seen[1][:5], seen[2][:5])
     assert all(not np.array_equal(a, b) for a, b in zip(seen, seen[1:] + seen[:1], strict=True))
