@@ -69,7 +69,13 @@
         function partsOf(model) {
             const names = (part) => part.files[0] + (part.files.length > 1 ? ` and ${part.files.length - 1} more` : "");
             return h("details", {}, h("summary", {}, "What it is loaded from"), h("ul", {}, model.parts.map((part) =>
-                h("li", {}, `${part.title}: ${part.description}, ${dw.bytes(part.size)} (${names(part)})`))));
+                h("li", {}, `${part.title}: ${part.description}, ${dw.bytes(part.size)} (${names(part)})`))),
+            dw.button("Check the files", "Read them whole and compare their sha256 with what was published; takes as long as the disk needs",
+                async () => {
+                    await dw.api("models/check", { model: model.reference });
+                    dw.openSetup();
+                    dw.poll();
+                }));
         }
 
         function lacks(model) {

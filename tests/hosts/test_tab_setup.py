@@ -55,6 +55,19 @@ def test_the_self_test_renders_and_says_so(browser, tmp_path) -> None:
         webui.stop()
 
 
+def test_a_models_files_are_read_whole_on_demand(browser, tmp_path) -> None:
+    pytest.importorskip("gradio")
+    webui = WebUI("", tmp_path)
+    try:
+        with opened(browser, webui.url) as page:
+            page.click("summary:has-text('What it is loaded from')")
+            page.click("text=Check the files")
+            page.wait_for_selector("#deforum_wan_environment[open] .dw-log:has-text('no published value at hand')")
+            page.wait_for_selector(".dw-setup-state .dw-good:has-text('files read')")
+    finally:
+        webui.stop()
+
+
 def test_a_server_that_went_away_is_said(browser, tmp_path) -> None:
     pytest.importorskip("gradio")
     webui = WebUI("", tmp_path)

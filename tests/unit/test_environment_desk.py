@@ -1,14 +1,19 @@
 """Install, repair and self-test as the tab starts them."""
 
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
+from deforum_helpers.checkpoints import inspect_model
 from deforum_helpers.errors import Conflict, SetupError
+from deforum_helpers.hashing import sha256_of
 from deforum_helpers.web import environment
 from fake_hosts import install
 from fake_worker import FakeRenderer
 from service_kit import SETTINGS, in_state, services, wait_until
+
+DEMO_FOLDER = Path(__file__).resolve().parents[2] / "models" / "demo"
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +129,38 @@ def test_a_worker_that_was_named_counts_as_an_environment(monkeypatch):
     monkeypatch.setenv("DEFORUM_WAN_WORKER_PYTHON", "my/python")
     state = desk().state()
     assert (state["ready"], "my/python" in state["text"]) == (True, True)
+
+
+def model_copy(tmp_path):
+    """The demo in a folder of its own, with the sums of its files as they were published."""
+    folder = tmp_path / "models" / "mine"
+    shutil.copytree(DEMO_FOLDER, folder)
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix in (".safetensors", ".json")]
+    sums = [f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}" for file in files]
+    (folder / "SHA256SUMS").write_text("\n".join(sums), "utf-8")
+    return folder
+
+
+def checked(folder):
+    one = desk(rendering=lambda: True)  # files can be read beside a job
+    one.start("file check", inspect_model(folder))
+    assert one.work != "" and not one.needs_the_environment
+    one.join(20)
+    return one.state()["last"], one.log.since(0)
+
+
+def test_a_models_files_are_compared_with_what_was_published(tmp_path):
+    last, lines = checked(model_copy(tmp_path))
+    assert last["ok"] and last["text"].endswith("files read, 3 as published")
+    assert sum("as published" in line for line in lines) >= 3
+    assert any("vae.safetensors: 0.00 of 0.00 GB" in line for line in lines)
+
+
+def test_a_byte_that_changed_is_found(tmp_path):
+    folder = model_copy(tmp_path)
+    weights = bytearray((folder / "vae.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "vae.safetensors").write_bytes(weights)
+    last, _ = checked(folder)
+    assert not last["ok"]
+    assert "vae.safetensors" in last["text"] and "download it again" in last["text"]

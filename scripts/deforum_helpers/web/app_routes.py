@@ -4,6 +4,7 @@
     GET    /fields                            the settings' fields: kinds, ranges, hints
     POST   /plan                              settings -> timeline, notes, errors at their fields, estimate
     GET    /models?refresh=                   models, what they can do, what they lack
+    POST   /models/check                      read a model's files whole, compare their sha256; see /environment/log
     GET    /loras                             LoRA files on this machine, by the names that the field takes
     POST   /settings/import  /settings/export a settings file's text <-> settings
     POST   /uploads                           a picture or a sound of the page's machine, for its field
@@ -60,6 +61,8 @@ def app_routes(base: str = BASE) -> list[Route]:
         Route("POST", f"{base}/plan", plan, "What settings would render, what is wrong, what it costs",
               {**_SETTINGS, "width": "of the timeline's picture in pixels"}),
         Route("GET", f"{base}/models", models, "Models on this machine", query={"refresh": "1: look again"}),
+        Route("POST", f"{base}/models/check", check_model, "Read a model's files whole and compare their sha256",
+              {"model": "a model's name"}),
         Route("GET", f"{base}/loras", loras, "LoRA files on this machine"),
         Route("POST", f"{base}/settings/import", import_settings, "Read a settings file",
               {"text": "the file's text, ours or Deforum's"}),
@@ -76,7 +79,7 @@ def app_routes(base: str = BASE) -> list[Route]:
         Route("POST", f"{preset}/apply", apply_preset, "Settings with the preset's fields in place", _SETTINGS),
         Route("GET", f"{preset}/export", export_preset, "A preset as a file"),
         Route("GET", desk, environment, "State of the isolated environment, GPUs, folders"),
-        Route("GET", f"{desk}/log", environment_log, "Log of the set-up and the self-test",
+        Route("GET", f"{desk}/log", environment_log, "Log of the set-up, the self-test, a file check",
               query={"from": "the first line that is wanted"}),
         Route("POST", f"{desk}/install", install, "Set the environment up, or go on with it", {}),
         Route("POST", f"{desk}/repair", repair, "Look through every installed file, mend or rebuild", {}),
@@ -103,6 +106,13 @@ def plan(call: Call) -> dict[str, Any]:
 
 def models(call: Call) -> dict[str, Any]:
     return call.service.models(refresh=call.query.flag("refresh"))
+
+
+def check_model(call: Call) -> Reply:
+    """Begin it; the environment's log tells how far it is and what came of it."""
+    model = call.service.model_named(call.body.text("model", longest=4096))
+    call.service.environment.start("file check", model)
+    return Reply(call.service.environment.state(), 202)
 
 
 def loras(call: Call) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The isolated environment as the tab shows it: its state, Install and Repair with a live log, a self-test."""
+"""What the tab does besides rendering, with a live log: install and repair the isolated environment, test it, check a
+model's files."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import Conflict, DeforumWanError, RenderCancelled
+from ..checkpoints import ModelInfo, check_report
+from ..errors import Conflict, DeforumWanError, ModelError, RenderCancelled
 from ..progress import Progress, words_for_seconds
 from ..render_wan import render_wan
 from ..settings import RenderSettings
@@ -24,17 +26,18 @@ from . import host
 from .faults import problem
 from .render_job import IDLE_SECONDS, LiveLog
 
-Work = Literal["", "install", "repair", "self-test"]
+Work = Literal["", "install", "repair", "self-test", "file check"]
 
 # What WebUIs set for a torch of their own, which isn't ours to follow.
 _OF_THE_HOST = ("TORCH_COMMAND", "TORCH_INDEX_URL")
 _STATE_SECONDS = 5.0
+_TELL_SECONDS = 2.0
 _GPU_QUERY = ("name", "memory.total", "memory.free", "driver_version")
 _TEST_SETTINGS = {"max_frames": 17, "num_inference_steps": "6", "seed": 7}
 
 
 class EnvironmentDesk:
-    """State of the environment, and at most one piece of work on it at a time, in a thread of its own.
+    """State of the environment, and at most one piece of work at a time, in a thread of its own.
 
     is_rendering: whether a job is in work.  builder, worker: for tests, instead of the real ones.
     """
@@ -60,6 +63,11 @@ class EnvironmentDesk:
         """What is being done, "" for nothing."""
         return self._work
 
+    @property
+    def needs_the_environment(self) -> bool:
+        """Whether what is being done keeps jobs from starting; files can be read beside a job."""
+        return self._work not in ("", "file check")
+
     def state(self) -> dict[str, Any]:
         """Cheap enough to be asked for with every page: looked up again only every few seconds."""
         now = time.monotonic()
@@ -68,16 +76,16 @@ class EnvironmentDesk:
         elapsed = round(now - self._began, 1) if self._work else 0.0
         return {**self._seen[1], "work": self._work, "seconds": elapsed, "last": self._last, "log_next": self.log.next}
 
-    def start(self, work: Work) -> None:
-        """Begin an installation, a repair or the self-test.  Raises Conflict while one is under way."""
+    def start(self, work: Work, model: ModelInfo | None = None) -> None:
+        """Begin it.  model: whose files are to be checked.  Raises Conflict while something is under way."""
         with self._lock:
             if self._work:
                 raise Conflict(f"the {self._work} is still under way", next_step="wait for it, or stop it")
-            if self._is_rendering():
+            if work != "file check" and self._is_rendering():
                 raise Conflict("a job is being rendered", next_step="wait for its end, or pause the queue")
             self._work, self._began, self._last = work, time.monotonic(), {}
             self._stop.clear()
-            self._thread = threading.Thread(target=self._do, args=(work,), name=f"deforum-wan-{work}", daemon=True)
+            self._thread = threading.Thread(target=self._do, args=(work, model), name="deforum-wan-desk", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -88,10 +96,13 @@ class EnvironmentDesk:
         if self._thread is not None:
             self._thread.join(timeout)
 
-    def _do(self, work: Work) -> None:
+    def _do(self, work: Work, model: ModelInfo | None) -> None:
         began = time.monotonic()
         try:
-            words = self._self_test() if work == "self-test" else self._install(repair=work == "repair")
+            if model is not None:
+                words = self._check_files(model)
+            else:
+                words = self._self_test() if work == "self-test" else self._install(repair=work == "repair")
             self._last = {"work": work, "ok": True, "text": words}
         except RenderCancelled:
             self._last = {"work": work, "ok": False, "text": "stopped"}
@@ -116,6 +127,29 @@ class EnvironmentDesk:
         close_shared_worker()
         python = (self._builder or build)(report=self._say, repair=repair, env=builder_variables())
         return f"the environment is ready: {python}"
+
+    def _check_files(self, model: ModelInfo) -> str:
+        """Read every file of a model whole.  Returns what came of it; raises ModelError for one that isn't right."""
+        told_at = 0.0
+
+        def tell(file: str, done: int, *, size: int) -> None:
+            nonlocal told_at
+            if self._stop.is_set():
+                raise RenderCancelled("stopped")
+            if done == size or time.monotonic() - told_at > _TELL_SECONDS:
+                told_at = time.monotonic()
+                self.log.add(f"  {Path(file).name}: {done / 1e9:.2f} of {size / 1e9:.2f} GB")
+
+        text, report = check_report(model, hashes=True, on_bytes=tell)
+        for line in text.splitlines():
+            self.log.add(line)
+        if report["problems"]:
+            raise ModelError(report["problems"][0], where=model.name)
+        model.require()
+        verdicts = [entry["verdict"] for entry in report["hashes"]]
+        known = sum(verdict == "as published" for verdict in verdicts)
+        told = f"{known} as published" if known else "no published sha256 at hand"
+        return f"{model.name}: {len(verdicts)} files read, {told}"
 
     def _self_test(self) -> str:
         """Render a second of video with the demo, in a folder that goes afterwards."""

@@ -20,7 +20,7 @@ _OBJECTS = {"type": "array", "items": _OBJECT}
 
 # What a field of a body is, wherever it stands.
 KINDS: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(("name", "batch", "description", "data", "field", "folder", "reason", "text"), _TEXT),
+    **dict.fromkeys(("name", "batch", "description", "data", "field", "folder", "model", "reason", "text"), _TEXT),
     **dict.fromkeys(("after_clip", "first", "marked", "overwrite", "resume", "with_content"), _FLAG),
     **dict.fromkeys(("auto_resume", "pause_on_out_of_memory", "release_when_empty"), _FLAG),
     **dict.fromkeys(("after", "before", "clip", "places", "seed", "width"), _WHOLE),

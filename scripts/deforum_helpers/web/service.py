@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import ModelInfo
-from ..errors import Conflict, InputError, ModelError, SettingsError, of_job
+from ..errors import Conflict, InputError, ModelError, NotFound, SettingsError, of_job
 from ..job_files import JobFiles
 from ..job_queue import Job, NewJob, Search, new_batch, open_queue
 from ..planning.picture import WIDTH, timeline_svg
@@ -97,8 +97,8 @@ class Service:
 
     def _hold(self) -> str:
         """Why a render has to wait before it begins."""
-        work = self.environment.work
-        return f"waiting for the {work} of the environment" if work else ""
+        desk = self.environment
+        return f"waiting for the {desk.work} of the environment" if desk.needs_the_environment else ""
 
     def _keep_warm(self) -> bool:
         """Whether the model may stay in memory: if the next job comes at once, or where nobody else wants it."""
@@ -209,6 +209,13 @@ class Service:
     def find_model(self, settings: RenderSettings) -> ModelInfo:
         """The model that these settings mean.  Raises ModelError."""
         return self._models.find(settings)
+
+    def model_named(self, name: str) -> ModelInfo:
+        """One of those that models() lists, complete or not.  Raises NotFound."""
+        for model in self._models.all(refresh=False):
+            if name in (model.name, model.reference):
+                return model
+        raise NotFound("no such model", where="model", got=name[:200], next_step="look for models again")
 
     def plan(self, raw: Mapping[str, Any], *, any_path: bool = True, width: int = WIDTH) -> dict[str, Any]:
         """What would be rendered: see planning.preview_to_dict.  Never raises for what someone typed.
