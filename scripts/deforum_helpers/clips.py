@@ -155,12 +155,12 @@ def _colours(job: Job, clip: Clip) -> dict[str, str]:
         file, asked = job.lead.parts[-1].file, job.lead.asked
     else:
         return {"colour": "keep"}
-    return {"colour": "keep" if asked == _asked(clip) else "follow", "colour_from": file}
+    return {"colour": "keep" if asked and asked == _asked(clip) else "follow", "colour_from": file}
 
 
 def _asked(clip: Clip) -> list[Any]:
-    """What decides how a clip is to look, as JSON gives it back."""
-    return [clip.prompt, clip.negative_prompt, [list(lora) for lora in clip.loras]]
+    """What decides how a clip is to look, as JSON gives it back; [] where that changes within it."""
+    return [] if clip.prompts else [clip.prompt, clip.negative_prompt, [list(lora) for lora in clip.loras]]
 
 
 def _camera_facts(job: Job, clip: Clip) -> list[Any]:

@@ -95,7 +95,7 @@ def _lead(files: JobFiles, manifest: Manifest, depth: int) -> Lead:
         height=int(plan["height"]),
         parts=_stream(files, clips, former),
         picture=str(picture) if picture.is_file() else "",
-        asked=[clips[-1]["prompt"], clips[-1]["negative_prompt"], clips[-1].get("loras", [])],
+        asked=[] if clips[-1].get("prompts") else [clips[-1]["prompt"], clips[-1]["negative_prompt"], clips[-1].get("loras", [])],
     )
 
 

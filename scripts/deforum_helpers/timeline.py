@@ -27,6 +27,7 @@ from .planning.limits import (
     note_held_schedules,
     note_shared_seeds,
     note_short_tails,
+    note_whole_pictures,
     plan_camera,
     plan_native_step,
     plan_window,
@@ -132,6 +133,7 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, loras, travel, camera
     )
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
+    note_whole_pictures(clips, variant, notes)
     note_shared_seeds(clips, settings, notes)
     steps = np.floor(series["num_inference_steps"].values)
     held = {"num_inference_steps": steps, "shift": series["shift"].values}

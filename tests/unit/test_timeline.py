@@ -261,6 +261,13 @@ def test_a_given_picture_is_the_first_frame():
     assert [clip.start for clip in clips if clip.native_start == 0] == ["image", "noise"]
 
 
+def test_strength_of_what_can_not_be_let_go_of_is_noted():
+    values = {"max_frames": 120, "init_image": "a.png", "strength": "0.5"}
+    assert any("strength: " in note and "as 1" in note for note in make(I2V, **values).notes)
+    assert not any("as 1" in note for note in make(TINY, continuity="image", **values).notes)
+    assert not any("as 1" in note for note in make(I2V, **{**values, "strength": "1"}).notes)
+
+
 def test_a_model_for_pictures_only():
     made = make(I2V, init_image="a.png", max_frames=120, strength="0:(1), 100:(0), 101:(1)")
     assert {clip.start for clip in made.clips} == {"image"}

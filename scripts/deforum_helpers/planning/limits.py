@@ -162,6 +162,13 @@ def note_short_tails(stretches: list[Stretch], window: Window, notes: list[str])
         notes.append(f"overlap_frames: shorter or none at {short} of {len(joins)} joins, where it has no room")
 
 
+def note_whole_pictures(clips: tuple[Clip, ...], variant: Variant, notes: list[str]) -> None:
+    """Say where a strength between 0 and 1 does nothing: what a model is given beside the noise can't be let go of."""
+    given = [clip for clip in clips if clip.dropped_frames and not clip.ring_latents and 0 < clip.strength < 1]
+    if given and (variant.vace_layers or variant.condition_channels):
+        notes.append(f"strength: {variant.title} takes what it is given as a whole, so all above 0 is as 1")
+
+
 def note_shared_seeds(clips: tuple[Clip, ...], settings: RenderSettings, notes: list[str]) -> None:
     """The same noise in one shot gives nearly the same pictures again; say so unless it was asked for."""
     if settings.seed_behavior in ("fixed", "schedule"):
