@@ -95,8 +95,12 @@ def _lead(files: JobFiles, manifest: Manifest, depth: int) -> Lead:
         height=int(plan["height"]),
         parts=_stream(files, clips, former),
         picture=str(picture) if picture.is_file() else "",
-        asked=[] if clips[-1].get("prompts") else [clips[-1]["prompt"], clips[-1]["negative_prompt"], clips[-1].get("loras", [])],
+        asked=_asked(clips[-1]),
     )
+
+
+def _asked(clip: Mapping[str, Any]) -> list[Any]:
+    return [] if clip.get("prompts") else [clip["prompt"], clip["negative_prompt"], clip.get("loras", [])]
 
 
 def _stream(
