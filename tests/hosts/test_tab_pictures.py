@@ -5,6 +5,7 @@ Without it they go to a temporary folder, and the test holds only that each stat
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from io import BytesIO
@@ -23,8 +24,12 @@ HIDE_PLACES = """places => {
     while (walk.nextNode()) {
         for (const [from, to] of places) walk.currentNode.data = walk.currentNode.data.replaceAll(from, to);
     }
+    for (const input of document.querySelectorAll(".dw-app input[type=text], .dw-app textarea"))
+        for (const [from, to] of places) input.value = input.value.replaceAll(from, to);
 }"""
 ENVIRONMENT = str(Path(sys.executable).parents[2])
+HOME = f"{Path.home()}/."
+PICTURES = {"0": "desert.png", "40": "mountains.png"}
 THEMES = {"gradio3": "light", "gradio4": "dark", "standalone": "light"}
 
 
@@ -36,7 +41,8 @@ def shot(tmp_path):
     def take(page, name: str, whole: bool = True) -> None:
         page.evaluate(TIDY)
         page.evaluate(
-            HIDE_PLACES, [[str(tmp_path.parent), "~/webui"], [str(ROOT), "~/deforum-wan"], [ENVIRONMENT, "~/env"]]
+            HIDE_PLACES,
+            [[str(tmp_path.parent), "~/webui"], [str(ROOT), "~/deforum-wan"], [ENVIRONMENT, "~/env"], [HOME, "~/."]],
         )
         page.wait_for_timeout(400)
         wide = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -110,7 +116,7 @@ def test_sections_in_the_dark(standalone, browser, shot) -> None:
     values = {
         "zoom": "0: (1), 40: (1.02), 80: (1)",
         "translation_x": "0: (2*sin(t/10))",
-        "init_images": "40: sunset.png",
+        "init_images": json.dumps({key: str(ROOT / "examples" / "pictures" / name) for key, name in PICTURES.items()}),
         "loras": "grain = 0: (0.2), 60: (0.9)",
     }
     with opened(browser, standalone.url, theme="dark") as page:
@@ -122,4 +128,5 @@ def test_sections_in_the_dark(standalone, browser, shot) -> None:
         for name, value in values.items():
             set_field(page, name, value)
         page.wait_for_selector("[data-field=zoom] .dw-schedule-curve svg")
+        page.evaluate("() => document.querySelectorAll('.dw-as-text').forEach((one) => { one.open = false; })")
         shot(page, "sections_dark")
