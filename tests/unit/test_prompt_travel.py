@@ -203,3 +203,12 @@ def test_long_videos_are_planned_soon(values):
     made = plan(long, T2V, 1)
     assert made.clips[-1].end_frame == 100_000
     assert time.process_time() - started < 10
+
+
+def test_nothing_is_heard_over_a_hard_keyframe():
+    made = make(prompt_travel_schedule='0: ("blend"), 60: ("hard")')
+    for clip in made.clips:
+        names = {name for now in shares(clip) for name in now}
+        assert names <= ({"day", "night"} if clip.start_frame < 60 else {"dawn"})
+    (last,) = [clip for clip in made.clips if clip.end_frame == 60]
+    assert last.latent_frames > last.prefix_latents + last.new_latents, "it has latents beyond the keyframe"
