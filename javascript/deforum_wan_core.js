@@ -166,9 +166,14 @@
         return value === null || value === undefined ? "" : String(value);
     }
 
-    const saveDraft = dw.debounced((store) => {
+    const saveDraft = dw.debounced(writeDraft, 400);
+
+    function writeDraft(store) {
         try { localStorage.setItem(DRAFT, JSON.stringify({ values: store.values, extra: store.extra })); } catch { /* private mode */ }
-    }, 400);
+    }
+
+    // Who types and closes the page at once loses nothing.
+    addEventListener("pagehide", () => dw.store && writeDraft(dw.store));
 
     // What was typed before the page was closed, null the first time.
     dw.draft = function () {

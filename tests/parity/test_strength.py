@@ -28,19 +28,23 @@ SEEDS = (6, 7)
 
 @pytest.fixture(scope="module")
 def former(tmp_path_factory):
-    """(pipeline, its first clip's request, its frames)."""
-    import os
+    """(pipeline, its first clip's request, its frames).
 
-    folder = tmp_path_factory.mktemp("strength")
-    os.environ["DEFORUM_WAN_CACHE"] = str(folder / "cache")
-    pipeline = WanFlowMatchingPipeline(load_parts(str(DEMO), choose_machine("cpu"), lambda *_: None))
+    One thread: clips as small as these gain nothing from more, and lose much beside other programs.
+    """
+    folder, threads = tmp_path_factory.mktemp("strength"), torch.get_num_threads()
+    torch.set_num_threads(1)
     request = ClipRequest(
         id="0", model=str(DEMO), prompt="a red ball rolls to the right over green hills during the day",
         negative_prompt="", width=96, height=64, latent_frames=4, new_latents=4, prefix_latents=0,
         num_inference_steps=8, solver="euler", shift=3.0, guidance=(4.0,) * 4, seed=5, strength=1.0,
         latents_file=str(folder / "0.safetensors"), frames_file=str(folder / "0.npy"),
     )  # fmt: skip
-    return pipeline, request, rendered(pipeline, request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEFORUM_WAN_CACHE", str(folder / "cache"))
+        pipeline = WanFlowMatchingPipeline(load_parts(str(DEMO), choose_machine("cpu"), lambda *_: None))
+        yield pipeline, request, rendered(pipeline, request)
+    torch.set_num_threads(threads)
 
 
 def rendered(pipeline: WanFlowMatchingPipeline, request: ClipRequest) -> np.ndarray:
