@@ -24,7 +24,7 @@ from .errors import InputError, RenderCancelled, RenderError, WorkerDied
 from .hashing import sha256_of
 from .init_video import guide_of, source_indices
 from .job_files import JobFiles
-from .lead import Lead, first_latents
+from .lead import Lead, asked_of, first_latents
 from .lora_files import UsedLora
 from .progress import ClipWork
 from .protocol import ClipDone, ClipRequest, LoraUse, StreamPart
@@ -159,8 +159,7 @@ def _colours(job: Job, clip: Clip) -> dict[str, str]:
 
 
 def _asked(clip: Clip) -> list[Any]:
-    """What decides how a clip is to look, as JSON gives it back; [] where that changes within it."""
-    return [] if clip.prompts else [clip.prompt, clip.negative_prompt, [list(lora) for lora in clip.loras]]
+    return asked_of(clip.prompts, clip.prompt, clip.negative_prompt, clip.loras)
 
 
 def _camera_facts(job: Job, clip: Clip) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -81,7 +81,8 @@ def _lead(files: JobFiles, manifest: Manifest, depth: int) -> Lead:
     if depth > _MOST_JOBS:
         raise _wrong(f"more than {_MOST_JOBS} jobs go on from one another", str(files.settings))
     plan = manifest.facts["plan"]
-    clips = [clip for clip in plan["clips"] if clip["shot"] == plan["clips"][-1]["shot"]]
+    last = plan["clips"][-1]
+    clips = [clip for clip in plan["clips"] if clip["shot"] == last["shot"]]
     inherited = int(plan.get("lead_frames", 0)) if clips[0]["shot"] == 0 else 0
     former: tuple[StreamPart, ...] = ()
     if inherited and clips[0]["stream_latents_before"]:
@@ -95,12 +96,16 @@ def _lead(files: JobFiles, manifest: Manifest, depth: int) -> Lead:
         height=int(plan["height"]),
         parts=_stream(files, clips, former),
         picture=str(picture) if picture.is_file() else "",
-        asked=_asked(clips[-1]),
+        asked=asked_of(last.get("prompts"), last["prompt"], last["negative_prompt"], last.get("loras", [])),
     )
 
 
-def _asked(clip: Mapping[str, Any]) -> list[Any]:
-    return [] if clip.get("prompts") else [clip["prompt"], clip["negative_prompt"], clip.get("loras", [])]
+def asked_of(prompts: Any, prompt: str, negative_prompt: str, loras: Iterable[Iterable[Any]]) -> list[Any]:
+    """What decides how a clip is to look, as JSON gives it back; [] where that changes within it.
+
+    prompts, loras: as in Clip, or as its record has them.
+    """
+    return [] if prompts else [prompt, negative_prompt, [list(lora) for lora in loras]]
 
 
 def _stream(
