@@ -6,51 +6,66 @@ import shutil
 import time
 from typing import TextIO
 
-from .progress import Progress, words_for_seconds
+from .progress import Progress, words_for_reading, words_for_seconds
 
 _BAR_CELLS = 24
 _LINE_SECONDS = 10.0  # between two plain lines of one clip, or of one file
 _REDRAW_SECONDS = 0.2
 
 
+class _Line:
+    """One line of a stream: in a terminal it redraws itself, elsewhere each state of it is a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.terminal = stream, stream.isatty()
+        self._drawn = 0
+
+    def write(self, text: str) -> None:
+        """A line that stays."""
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def draw(self, text: str) -> None:
+        """A state of the line in a terminal."""
+        self.stream.write("\r" + text.ljust(self._drawn))
+        self.stream.flush()
+        self._drawn = len(text)
+
+    def clear(self) -> None:
+        if self._drawn:
+            self.stream.write("\r" + " " * self._drawn + "\r")
+            self.stream.flush()
+            self._drawn = 0
+
+
 class ProgressPrinter:
     """Prints Progress to a stream; `clear` before anything else is printed there."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
-        self._stream, self._quiet = stream, quiet
-        self._terminal = stream.isatty()
-        self._drawn = 0
+        self._line, self._quiet = _Line(stream), quiet
         self._last_line, self._last_at = (0, ""), 0.0
 
     def __call__(self, progress: Progress) -> None:
         if self._quiet:
             return
-        if self._terminal:
+        if self._line.terminal:
             self._draw(progress)
         elif self._is_due(progress):
-            self._stream.write(describe(progress) + "\n")
-            self._stream.flush()
+            self._line.write(describe(progress))
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         self.clear()
         if not self._quiet:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+            self._line.write(text)
 
     def clear(self) -> None:
-        if self._drawn:
-            self._stream.write("\r" + " " * self._drawn + "\r")
-            self._stream.flush()
-            self._drawn = 0
+        self._line.clear()
 
     def _draw(self, progress: Progress) -> None:
         full = round(progress.fraction * _BAR_CELLS)
         line = f"[{'=' * full}{'-' * (_BAR_CELLS - full)}] {describe(progress)}"
-        line = line[: max(20, shutil.get_terminal_size().columns - 1)]
-        self._stream.write("\r" + line.ljust(self._drawn))
-        self._stream.flush()
-        self._drawn = len(line)
+        self._line.draw(line[: max(20, shutil.get_terminal_size().columns - 1)])
 
     def _is_due(self, progress: Progress) -> bool:
         """Each new phase of a clip at once, what goes on within one now and then."""
@@ -62,30 +77,21 @@ class ProgressPrinter:
 
 
 class ReadingShown:
-    """How far a long reading has come: one line that redraws itself, or plain lines where there is no terminal."""
+    """How far a long reading has come: each new file at once, what goes on within one now and then."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._terminal = stream, stream.isatty()
-        self._file, self._said_at, self._drawn = "", 0.0, 0
+        self._line = _Line(stream)
+        self._file, self._said_at = "", 0.0
 
     def __call__(self, file: str, done: int, *, size: int) -> None:
-        now, wait = time.monotonic(), _REDRAW_SECONDS if self._terminal else _LINE_SECONDS
+        now, wait = time.monotonic(), _REDRAW_SECONDS if self._line.terminal else _LINE_SECONDS
         if file == self._file and now - self._said_at < wait:
             return
         self._file, self._said_at = file, now
-        line = f"reading {file}: {done / 1e9:.2f} of {size / 1e9:.2f} GB"
-        if self._terminal:
-            self._stream.write("\r" + line.ljust(self._drawn))
-            self._drawn = len(line)
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+        (self._line.draw if self._line.terminal else self._line.write)(f"reading {words_for_reading(file, done, size)}")
 
     def clear(self) -> None:
-        if self._drawn:
-            self._stream.write("\r" + " " * self._drawn + "\r")
-            self._stream.flush()
-            self._drawn = 0
+        self._line.clear()
 
 
 def describe(progress: Progress) -> str:

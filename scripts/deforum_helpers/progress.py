@@ -194,6 +194,11 @@ def _times_file() -> Path:
     return state_folder() / "times.json"
 
 
+def words_for_reading(file: str, done: int, size: int) -> str:
+    """How far the reading of a file has come.  done, size: bytes."""
+    return f"{file}: {done / 1e9:.2f} of {size / 1e9:.2f} GB"
+
+
 def words_for_seconds(seconds: float) -> str:
     """ "45 s", "4 min 10 s", "3 h 05 min"."""
     whole = round(seconds)

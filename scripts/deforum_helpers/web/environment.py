@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from ..checkpoints import ModelInfo, check_report
 from ..errors import Conflict, DeforumWanError, ModelError, RenderCancelled
-from ..progress import Progress, words_for_seconds
+from ..progress import Progress, words_for_reading, words_for_seconds
 from ..render_wan import render_wan
 from ..settings import RenderSettings
 from ..variants import DEMO, VARIANTS
@@ -138,7 +138,7 @@ class EnvironmentDesk:
                 raise RenderCancelled("stopped")
             if done == size or time.monotonic() - told_at > _TELL_SECONDS:
                 told_at = time.monotonic()
-                self.log.add(f"  {Path(file).name}: {done / 1e9:.2f} of {size / 1e9:.2f} GB")
+                self.log.add(f"  {words_for_reading(Path(file).name, done, size)}")
 
         text, report = check_report(model, hashes=True, on_bytes=tell)
         for line in text.splitlines():
