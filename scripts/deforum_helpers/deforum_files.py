@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from .errors import first_few
 from .settings_fields import Field, prompts_from_json
 
 # Its samplers, in lower case, and the solver nearest to each.  An ancestral sampler adds noise on the way, which
@@ -203,5 +204,4 @@ def _notes_on(extra: Mapping[str, Any]) -> list[str]:
 
 
 def _listed(names: Collection[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(list(names)[:_MOST_NAMED]) + more
+    return first_few(names, _MOST_NAMED)

@@ -19,8 +19,9 @@ Every message is one line: what is wrong, what was got, what is allowed, what to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 __all__ = [
     "Conflict",
@@ -37,10 +38,17 @@ __all__ = [
     "SetupError",
     "WorkerDied",
     "error_from_kind",
+    "first_few",
     "of_job",
 ]
 
 _LONGEST_SHOWN = 160
+
+
+def first_few(names: Collection[object], most: int, between: str = ", ") -> str:
+    """The first names of many and how many more there are: "a, b, c and 9 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return between.join(map(str, islice(names, most))) + more
 
 
 class DeforumWanError(Exception):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoints import sample_into
-from .errors import ModelError, SettingsError
+from .errors import ModelError, SettingsError, first_few
 from .model_files import ModelInfo, read_tensor_file, walk
 from .model_files.assemble import noise_level_in_name
 from .model_files.lora_header import looks_like_wan_lora, read_lora
@@ -155,10 +155,9 @@ def _resolve(name: str, folders: Sequence[Path]) -> Path:
             "is the name of several files", where=FIELD, got=name, allowed=", ".join(map(str, bare[:_MOST_NAMED]))
         )
     known = [lora.name for lora in find_loras(folders)]
-    more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
     raise SettingsError(
         "there is no such LoRA", where=FIELD, got=name,
-        allowed=", ".join(known[:_MOST_NAMED]) + more if known else "none found yet",
+        allowed=first_few(known, _MOST_NAMED) if known else "none found yet",
         next_step="put the file into models/lora of this extension, or check the name",
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .errors import ScheduleError
+from .errors import ScheduleError, first_few
 from .planning.expressions import Expression, Place, parse_expression
 
 LONGEST_SCHEDULE = 200_000
@@ -139,9 +139,8 @@ def inside_video(keyframes: list[Keyframe], field: str, max_frames: int, notes: 
     kept = [keyframe for keyframe in ordered if 0 <= keyframe.frame < max_frames]
     outside = [keyframe for keyframe in ordered if not 0 <= keyframe.frame < max_frames]
     if outside:
-        names = ", ".join(_named(keyframe) for keyframe in outside[:_MOST_NAMED])
-        more = f" and {len(outside) - _MOST_NAMED} more" if len(outside) > _MOST_NAMED else ""
-        notes.append(f"{field}: outside the video's frames 0 to {max_frames - 1}, so without effect: {names}{more}")
+        names = first_few([_named(keyframe) for keyframe in outside], _MOST_NAMED)
+        notes.append(f"{field}: outside the video's frames 0 to {max_frames - 1}, so without effect: {names}")
     if not kept:
         before = [keyframe for keyframe in ordered if keyframe.frame < 0]
         kept = [before[-1] if before else ordered[0]]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .deforum_files import solver_for
+from .errors import first_few
 from .lead import Lead
 from .planning.camera import Camera
 from .planning.clip_maker import Clip, ClipMaker
@@ -226,9 +227,8 @@ def _falls(segments: list[PromptSegment], cuts: np.ndarray, notes: list[str]) ->
     starts = {segment.start_frame for segment in segments}
     between = [frame for frame in falls if frame not in starts]
     if between:
-        named = ", ".join(map(str, between[:_MOST_NAMED]))
-        more = f" and {len(between) - _MOST_NAMED} more" if len(between) > _MOST_NAMED else ""
-        notes.append(f"strength: falls to 0 between prompt keyframes, a hard cut at frame {named}{more}")
+        named = first_few(between, _MOST_NAMED)
+        notes.append(f"strength: falls to 0 between prompt keyframes, a hard cut at frame {named}")
     return falls
 
 

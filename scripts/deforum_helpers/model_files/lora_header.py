@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import ModelError
+from ..errors import ModelError, first_few
 from .headers import TensorEntry, read_tensor_file
 from .layouts import layout_of, tidy_name
 
@@ -53,8 +53,7 @@ class LoraFile:
         """One line about what is left over, "" if nothing is."""
         if not self.unmatched:
             return ""
-        more = f" and {len(self.unmatched) - _MOST_NAMED} more" if len(self.unmatched) > _MOST_NAMED else ""
-        return f"{self.path}: has no place for {', '.join(self.unmatched[:_MOST_NAMED])}{more}"
+        return f"{self.path}: has no place for {first_few(self.unmatched, _MOST_NAMED)}"
 
 
 def read_lora(path: str, shapes: Mapping[str, tuple[int, ...]]) -> LoraFile:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..errors import first_few
 from ..variants import VARIANTS
 from . import tensors as expected
 from .headers import TensorEntry, TensorFile
@@ -215,9 +216,7 @@ def _main_dtype(entries: Iterable[TensorEntry]) -> str:
 
 def _line(what: str, names: list[str]) -> str:
     """The first few names and how many more, in front of what is the matter with them."""
-    shown = ", ".join(names[:_MOST_NAMED])
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{shown}{more} {what}"
+    return f"{first_few(names, _MOST_NAMED)} {what}"
 
 
 def _problems(

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import SettingsError
+from ..errors import SettingsError, first_few
 from ..lead import Lead
 from ..settings import RenderSettings
 from ..variants import VARIANTS, Variant
@@ -193,6 +193,5 @@ def note_held_schedules(clips: tuple[Clip, ...], values: Mapping[str, np.ndarray
         if all((series[clip.start_frame : clip.end_frame] == series[clip.start_frame]).all() for clip in clips):
             continue
         starts = [clips[0], *(b for a, b in pairwise(clips) if series[a.start_frame] != series[b.start_frame])]
-        named = ", ".join(str(clip.start_frame) for clip in starts[:_MOST_NAMED])
-        more = f" and {len(starts) - _MOST_NAMED} more" if len(starts) > _MOST_NAMED else ""
-        notes.append(f"{name}: a clip keeps the value of its first frame, so it takes effect at frame {named}{more}")
+        named = first_few([clip.start_frame for clip in starts], _MOST_NAMED)
+        notes.append(f"{name}: a clip keeps the value of its first frame, so it takes effect at frame {named}")

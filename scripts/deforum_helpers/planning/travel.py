@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import first_few
 from ..protocol import TextMix
 from ..schedules import number_schedule, text_schedule
 from ..settings import FIELDS, RenderSettings
@@ -195,5 +196,4 @@ def _lengths(settings: RenderSettings, seed: int, notes: list[str]) -> np.ndarra
 
 def _note(notes: list[str], frames: Sequence[int], what: str) -> None:
     if frames:
-        more = f" and {len(frames) - _MOST_NAMED} more" if len(frames) > _MOST_NAMED else ""
-        notes.append(f"prompt_travel: {what} {', '.join(map(str, frames[:_MOST_NAMED]))}{more}")
+        notes.append(f"prompt_travel: {what} {first_few(frames, _MOST_NAMED)}")

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, first_few
 from ..model_files import PartInfo, Source, TensorEntry, read_tensor_file
 from .eight_bit import STORED, is_eight_bit
 
@@ -116,8 +116,7 @@ def load_into(module: Module, tensors: Iterable[tuple[str, Tensor]] | Mapping[st
         if name in wanted and tuple(value.shape) != wanted[name]
     ]
     if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise ModelError("; ".join(faults[:3]) + more, where=where, next_step="check-model tells what the file is")
+        raise ModelError(first_few(faults, 3, "; "), where=where, next_step="check-model tells what the file is")
     module.load_state_dict(state, strict=True, assign=True)
     left = [name for name, value in module.named_buffers() if value.is_meta]
     assert not left, f"{type(module).__name__} makes buffers {left} that no file can fill"
