@@ -122,6 +122,14 @@
 
     dw.number = (value, digits) => String(Number(Number(value).toFixed(digits === undefined ? 2 : digits)));
 
+    // The object of strings that a JSON text holds, null if it holds anything else.
+    dw.strings = function (text) {
+        let value;
+        try { value = JSON.parse(text); } catch { return null; }
+        if (!value || typeof value !== "object" || Array.isArray(value)) return null;
+        return Object.values(value).every((one) => typeof one === "string") ? value : null;
+    };
+
     dw.several = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
     dw.when = function (seconds) {

@@ -30,13 +30,9 @@
 
             // null if the text is no object of paths: who typed it mends it, and nothing is lost.
             function read(text) {
-                if (!text.trim()) return [];
-                let value;
-                try { value = JSON.parse(text); } catch { return null; }
-                if (!value || typeof value !== "object" || Array.isArray(value)) return null;
-                if (!Object.values(value).every((path) => typeof path === "string")) return null;
+                const value = text.trim() ? dw.strings(text) : {};
                 // Keys that are whole numbers come first and in order, whatever the text has: as the video shows them.
-                return Object.entries(value).map(([key, path]) => ({ key, path }));
+                return value && Object.entries(value).map(([key, path]) => ({ key, path }));
             }
 
             function text() {
@@ -44,9 +40,14 @@
                 return lines.length ? `{\n${lines.join(",\n")}\n}` : "";
             }
 
-            function changed(redraw) {
+            function changed() {
                 input.value = text();
-                store.set(field.name, input.value, redraw ? null : input);
+                store.set(field.name, input.value, input); // input: so that who types in a row keeps it
+            }
+
+            function redraw() {
+                changed();
+                draw();
             }
 
             async function take(files) {
@@ -54,7 +55,7 @@
                     const path = await dw.upload(field.name, file);
                     if (read(input.value) === null) return;
                     rows.push({ key: free(), path });
-                    changed(true);
+                    redraw();
                 }
             }
 
@@ -72,36 +73,38 @@
             }
 
             function one(row, at) {
-                const cell = (what, label, placeholder) => {
-                    const box = h("input", { type: "text", value: row[what], placeholder, autocomplete: "off", spellcheck: false, "aria-label": label });
-                    // Keys are unique: while one is typed over another, the text would lose a picture.
-                    box.addEventListener("input", () => {
-                        const twice = what === "key" && rows.some((other) => other !== row && other.key.trim() === box.value.trim());
-                        box.classList.toggle("dw-twice", twice);
-                        box.title = twice ? "This frame has a picture already" : "";
-                        if (twice) return;
-                        row[what] = box.value;
-                        changed();
-                    });
-                    box.addEventListener("change", () => {
-                        box.value = row[what];
-                        box.classList.remove("dw-twice");
-                    });
+                const cell = (value, label, placeholder, act) => {
+                    const box = h("input", { type: "text", value, placeholder, autocomplete: "off", spellcheck: false, "aria-label": label });
+                    box.addEventListener("input", () => act(box.value));
                     return box;
                 };
+                // Keys are unique: while one is typed over another, the text would lose a picture.
+                const key = cell(row.key, `Frame of picture ${at + 1}`, "frame", (typed) => {
+                    const twice = rows.some((other) => other !== row && other.key.trim() === typed.trim());
+                    key.classList.toggle("dw-twice", twice);
+                    key.title = twice ? "This frame has a picture already" : "";
+                    if (twice) return;
+                    row.key = typed;
+                    changed();
+                });
+                key.addEventListener("change", () => {
+                    key.value = row.key;
+                    key.classList.remove("dw-twice");
+                });
+                const path = cell(row.path, `File of picture ${at + 1}`, "a picture's path", (typed) => {
+                    row.path = typed;
+                    changed();
+                });
                 const choose = dw.button("Choose…", `Another picture for frame ${row.key}`, () => dw.pickFiles(PICTURES, false, async ([file]) => {
                     if (!file) return;
                     row.path = await dw.upload(field.name, file);
-                    changed(true);
-                    draw();
+                    redraw();
                 }));
                 const remove = dw.button("×", "Remove", () => {
                     rows.splice(rows.indexOf(row), 1);
-                    changed(true);
-                    draw();
+                    redraw();
                 }, "dw-plain");
-                return h("div.dw-keyframe-image", {}, cell("key", `Frame of picture ${at + 1}`, "frame"),
-                    cell("path", `File of picture ${at + 1}`, "a picture's path"), choose, remove);
+                return h("div.dw-keyframe-image", {}, key, path, choose, remove);
             }
 
             function show() {
@@ -111,10 +114,9 @@
                 unread.hidden = Boolean(found);
                 list.hidden = add.disabled = !found;
                 if (!found) asText.open = true;
-                if (found && JSON.stringify(found) !== JSON.stringify(rows)) {
-                    rows = found;
-                    draw();
-                } else if (found && list.children.length !== rows.length) draw();
+                if (!found || JSON.stringify(found) === JSON.stringify(rows)) return;
+                rows = found;
+                draw();
             }
             return { input, shown, show };
         };

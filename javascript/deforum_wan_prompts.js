@@ -56,10 +56,7 @@
 
         // [{key, positive, negative}] in the order of the text, keys given twice included; null if it can't be read.
         function pairs(text) {
-            let value;
-            try { value = JSON.parse(text); } catch { return null; }
-            if (!value || typeof value !== "object" || Array.isArray(value)) return null;
-            if (!Object.values(value).every((prompt) => typeof prompt === "string")) return null;
+            if (!dw.strings(text)) return null;
             return [...text.matchAll(PAIR)].map(([, key, prompt]) => row(JSON.parse(`"${key}"`), JSON.parse(`"${prompt}"`)));
         }
 
