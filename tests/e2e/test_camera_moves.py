@@ -1,7 +1,6 @@
 """The camera by the real worker with the demo checkpoint: measured in the finished frames."""
 
 import sys
-import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from deforum_helpers.video.frames import read_png
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 from camera import motion_between
+from stopping import stopped_and_resumed
 
 SETTINGS = dict(
     prompts={"0": "a red car stands still in the snowy mountains on a sunny day"}, width=128, height=80, fps=16,
@@ -68,14 +68,6 @@ def test_less_camera_strength_draws_the_frames_over(worker, tmp_path):
 def test_a_stopped_job_goes_on_as_if_it_never_stopped(worker, tmp_path, strength):
     changes = {"zoom": "1.02", "camera_strength": strength, "num_inference_steps": "4", "width": 64, "height": 48}
     undisturbed = rendered(worker, tmp_path / "whole", **changes)
-    settings, cancel = RenderSettings(**{**SETTINGS, **changes}), threading.Event()
-
-    def stop_in_the_second_clip(progress):
-        if progress.clip == 2 and progress.step:
-            cancel.set()
-
-    stopped = render_wan(settings, tmp_path, worker=worker, cancel=cancel, on_progress=stop_in_the_second_clip)
-    assert stopped.cancelled and 0 < stopped.frames < len(undisturbed)
-    result = render_wan(settings, tmp_path, worker=worker, resume=True)
-    pictures = JobFiles(result.folder, result.timestring).pictures()
-    assert np.array_equal(np.stack([read_png(path) for path in pictures]), undisturbed)
+    stopped, frames = stopped_and_resumed(RenderSettings(**{**SETTINGS, **changes}), tmp_path, worker)
+    assert 0 < stopped.frames < len(undisturbed)
+    assert np.array_equal(frames, undisturbed)

@@ -1,13 +1,12 @@
 """Prompts that travel, through the real worker: rendered, stopped and resumed to equal frames."""
 
-import threading
-
 import numpy as np
 import pytest
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import load_settings
-from deforum_helpers.video.frames import read_png, read_png_metadata
+from deforum_helpers.video.frames import read_png_metadata
+from stopping import pictures, stopped_and_resumed
 
 WAYS = {
     "blend": {"prompt_travel": "blend", "prompt_travel_frames": "6"},
@@ -18,26 +17,18 @@ WAYS = {
 }
 
 
-def pictures(result) -> np.ndarray:
-    return np.stack([read_png(path) for path in JobFiles(result.folder, result.timestring).pictures()])
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stopped_travel_goes_on_to_the_same_frames(way, worker, settings_file, tmp_path):
     settings, _ = load_settings(settings_file(**WAYS[way]))
     whole = pictures(render_wan(settings, tmp_path / "whole", worker=worker))
     assert len(whole) == settings.max_frames
 
-    cancel = threading.Event()
-
-    def stop(progress):
-        if progress.phase == "sampling" and (progress.clip == 2 or progress.clips == 1):
-            cancel.set()
-
-    part = render_wan(settings, tmp_path / "part", worker=worker, cancel=cancel, on_progress=stop)
-    assert part.cancelled and part.frames < settings.max_frames
-    resumed = render_wan(settings, tmp_path / "part", worker=worker, resume=True, timestring=part.timestring)
-    assert np.array_equal(pictures(resumed), whole)
+    stopped, frames = stopped_and_resumed(
+        settings, tmp_path / "part", worker,
+        lambda progress: progress.phase == "sampling" and (progress.clip == 2 or progress.clips == 1),
+    )  # fmt: skip
+    assert stopped.frames < settings.max_frames
+    assert np.array_equal(frames, whole)
 
 
 def test_each_frame_says_what_it_heard(worker, settings_file, tmp_path):

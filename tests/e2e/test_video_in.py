@@ -1,14 +1,11 @@
 """A video drawn over, by the real worker with the demo checkpoint."""
 
-import threading
-
 import numpy as np
-from deforum_helpers.job_files import JobFiles
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import RenderSettings
-from deforum_helpers.video.frames import read_png
 from deforum_helpers.video.source import open_source, read_frames
 from deforum_helpers.video_io import VideoOptions, encode_video
+from stopping import pictures, stopped_and_resumed
 
 SETTINGS = dict(
     prompts={"0": "a red ball rolls over green hills"}, width=128, height=80, fps=16, max_frames=30, seed=5,
@@ -39,8 +36,7 @@ def places(frames: np.ndarray) -> np.ndarray:
 
 
 def rendered(worker, out, **changes) -> np.ndarray:
-    result = render_wan(RenderSettings(**{**SETTINGS, **changes}), out, worker=worker)
-    return np.stack([read_png(path) for path in JobFiles(result.folder, result.timestring).pictures()])
+    return pictures(render_wan(RenderSettings(**{**SETTINGS, **changes}), out, worker=worker))
 
 
 def test_each_frame_shows_its_own_moment_of_the_video(worker, tmp_path):
@@ -71,14 +67,6 @@ def test_a_stopped_job_goes_on_as_if_it_never_stopped(worker, tmp_path):
     rolling(tmp_path / "ball.mp4", fps=24)
     changes = {"init_video": str(tmp_path / "ball.mp4"), "num_inference_steps": "4", "width": 64, "height": 48}
     undisturbed = rendered(worker, tmp_path / "whole", **changes)
-    settings, cancel = RenderSettings(**{**SETTINGS, **changes}), threading.Event()
-
-    def stop_in_the_second_clip(progress):
-        if progress.clip == 2 and progress.step:
-            cancel.set()
-
-    stopped = render_wan(settings, tmp_path, worker=worker, cancel=cancel, on_progress=stop_in_the_second_clip)
-    assert stopped.cancelled and 0 < stopped.frames < 30
-    result = render_wan(settings, tmp_path, worker=worker, resume=True)
-    pictures = JobFiles(result.folder, result.timestring).pictures()
-    assert np.array_equal(np.stack([read_png(path) for path in pictures]), undisturbed)
+    stopped, frames = stopped_and_resumed(RenderSettings(**{**SETTINGS, **changes}), tmp_path, worker)
+    assert 0 < stopped.frames < 30
+    assert np.array_equal(frames, undisturbed)
