@@ -4,9 +4,11 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from deforum_helpers.errors import RenderCancelled
 from deforum_helpers.wan_isolated_env import EnvironmentState
@@ -69,6 +71,12 @@ def in_state(one, job_id, *states):
     return one.queue.job(job_id)
 
 
+def run_async(work: Coroutine[Any, Any, Any]) -> Any:
+    """In a thread of its own: where tests of a browser ran before, this one has an event loop that never ends."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
 def ask(app, method, path, body=None, *, cut=False):
     """One request straight into the app, without a server.  Returns (status, JSON).  cut: who asks is gone."""
     data, sent = b"" if body is None else json.dumps(body).encode(), []
@@ -84,6 +92,6 @@ def ask(app, method, path, body=None, *, cut=False):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    run_async(app(scope, receive, send))
     content = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], json.loads(content) if content else None

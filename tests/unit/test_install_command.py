@@ -128,6 +128,13 @@ def test_demo_and_tests_run_in_the_isolated_interpreter(monkeypatch: pytest.Monk
     assert install_command.run_tests(Path("/env/python"), ["--", "-k", "x"]) == 5
     assert calls[0][0][:3] == ["/env/python", str(ROOT / "scripts" / "deforum_wan.py"), "render"]
     assert calls[-1][0] == ["/env/python", "-m", "pytest", "-k", "x"]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(install_command.os, "cpu_count", lambda: 4)
+    install_command.run_tests(Path("/env/python"))
+    assert calls[-1][0][2:5] == ["pytest", "-n", "2"] and calls[-1][1]["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setattr(install_command.os, "cpu_count", lambda: 1)
+    install_command.run_tests(Path("/env/python"))
+    assert calls[-1][0][2:] == ["pytest"]
     assert all("PYTHONPATH" not in env for _, env in calls)
 
 

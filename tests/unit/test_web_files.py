@@ -1,6 +1,5 @@
 """Ranges of bytes, and files that change while they are served."""
 
-import asyncio
 import os
 
 import pytest
@@ -8,6 +7,7 @@ from deforum_helpers.errors import NotFound
 from deforum_helpers.web.files import ServedFile, byte_range, file_response
 from hypothesis import given
 from hypothesis import strategies as st
+from service_kit import run_async
 from starlette.requests import Request
 
 
@@ -23,7 +23,7 @@ def body_of(response):
     async def gather():
         return b"".join([part async for part in response.body_iterator])
 
-    return asyncio.run(gather())
+    return run_async(gather())
 
 
 @given(st.integers(0, 300), st.integers(0, 400), st.integers(0, 400))
