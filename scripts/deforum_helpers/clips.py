@@ -22,7 +22,7 @@ from .camera_frames import given_frames, guide_frames, moved_frames
 from .checkpoints import ModelInfo
 from .errors import InputError, RenderCancelled, RenderError, WorkerDied
 from .hashing import sha256_of
-from .init_video import guide_of, source_indices
+from .init_video import Guides
 from .job_files import JobFiles
 from .lead import Lead, asked_of, first_latents
 from .lora_files import UsedLora
@@ -32,7 +32,6 @@ from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
 from .video.frames import open_frames, read_png, save_frames, write_png
 from .video.retiming import Method, retime
-from .video.source import Source
 from .worker_client import ClipRenderer, OnEvent
 
 Say = Callable[[str], None]
@@ -43,7 +42,7 @@ class Job:
     """One render, with everything decided.
 
     identity: of the weights; pictures: path -> sha256 of those given; lead: of settings.continue_from.
-    loras: the files of settings.loras.  source: settings.init_video, its sha256 among the pictures'.
+    loras: the files of settings.loras.  guides: of settings.init_video, whose sha256 is among the pictures'.
     """
 
     settings: RenderSettings
@@ -54,7 +53,7 @@ class Job:
     pictures: Mapping[str, str] = field(default_factory=dict)
     lead: Lead | None = None
     loras: tuple[UsedLora, ...] = ()
-    source: Source | None = None
+    guides: Guides | None = None
 
 
 def clip_requests(job: Job) -> list[ClipRequest]:
@@ -172,15 +171,15 @@ def _camera_facts(job: Job, clip: Clip) -> list[Any]:
 
 
 def _follows_video(job: Job, clip: Clip) -> bool:
-    return job.source is not None and clip.video_strength > 0
+    return job.guides is not None and job.guides.follows(clip)
 
 
 def _video_facts(job: Job, clip: Clip) -> list[Any]:
     """What of the init video a clip is drawn over, by its content."""
-    if job.source is None or not _follows_video(job, clip):
+    if job.guides is None or not job.guides.follows(clip):
         return []
-    shown = source_indices(job.plan, clip, job.settings, job.source)
-    return ["init_video", job.pictures[job.settings.init_video], str(job.source.rate), shown]
+    video = job.pictures[job.settings.init_video]
+    return ["init_video", video, str(job.guides.source.rate), job.guides.indices(clip)]
 
 
 def _start_picture(job: Job, clip: Clip) -> str:
@@ -223,8 +222,8 @@ def render_clip(
         write_png(Path(request.init_image), _former_picture(job, clip))
     if clip.to_first_frame and not clip.end_picture:
         write_png(Path(request.end_image), open_frames(job.files.frames(0))[0])
-    if job.source is not None and request.guide_file:
-        save_frames(request.guide_file, guide_of(job.plan, clip, job.settings, job.source))
+    if job.guides is not None and request.guide_file:
+        save_frames(request.guide_file, job.guides.frames(clip, cancel))
     run = partial(_run, job, clip, worker=worker, on_event=on_event, cancel=cancel, say=say)
     done = run(request)
     if clip.moves:

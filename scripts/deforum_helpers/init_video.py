@@ -7,6 +7,7 @@ in Deforum.  The model's own frames lie between output frames, and show what the
 from __future__ import annotations
 
 import math
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from .errors import SettingsError
 from .settings import RenderSettings
 from .timeline import Clip, Plan
 from .video.ffmpeg import exact_rate
-from .video.source import Source, open_source, read_frames
+from .video.source import Reel, Source, open_source
 
 
 def init_video(settings: RenderSettings, ffmpeg: str | Path = "") -> Source | None:
@@ -52,21 +53,41 @@ def notes_on(settings: RenderSettings, source: Source) -> list[str]:
     return notes
 
 
-def source_indices(plan: Plan, clip: Clip, settings: RenderSettings, source: Source) -> list[int]:
-    """The video's frames that a clip's window is drawn over, one for each native frame of it.
+class Guides:
+    """The frames that a job's clips are drawn over.  A decoder is at work from the first one asked for to close()."""
 
-    Behind a prefix of latents the first one is the frame before the new ones, see wan/guide.py.
-    """
-    if clip.prefix_latents:
-        first, count = clip.native_start - 1, 4 * (clip.latent_frames - clip.prefix_latents) + 1
-    else:
-        first, count = clip.native_start - clip.dropped_frames, clip.num_frames
-    return [_index(settings, source, plan.position(clip, native)) for native in range(first, first + count)]
+    def __init__(self, plan: Plan, settings: RenderSettings, source: Source) -> None:
+        self._plan, self._settings, self.source = plan, settings, source
+        self._reel: Reel | None = None
 
+    def follows(self, clip: Clip) -> bool:
+        return clip.video_strength > 0
 
-def guide_of(plan: Plan, clip: Clip, settings: RenderSettings, source: Source) -> np.ndarray:
-    """The frames that a clip is drawn over, uint8 [4n+1, H, W, 3].  Raises RenderError, InputError."""
-    return read_frames(source, source_indices(plan, clip, settings, source), settings.width, settings.height)
+    def indices(self, clip: Clip) -> list[int]:
+        """The video's frames that a clip's window is drawn over, one for each native frame of it.
+
+        Behind a prefix of latents the first one is the frame before the new ones, see wan/guide.py.
+        """
+        if clip.prefix_latents:
+            first, count = clip.native_start - 1, 4 * (clip.latent_frames - clip.prefix_latents) + 1
+        else:
+            first, count = clip.native_start - clip.dropped_frames, clip.num_frames
+        positions = (self._plan.position(clip, native) for native in range(first, first + count))
+        return [_index(self._settings, self.source, position) for position in positions]
+
+    def frames(self, clip: Clip, cancel: threading.Event | None = None) -> np.ndarray:
+        """The frames that a clip is drawn over, uint8 [4n+1, H, W, 3]; later clips after earlier ones.
+
+        Raises RenderError, InputError, RenderCancelled.
+        """
+        if self._reel is None:
+            stretches = {other.index: self.indices(other) for other in self._plan.clips if self.follows(other)}
+            self._reel = Reel(self.source, stretches, self._settings.width, self._settings.height)
+        return self._reel.read(clip.index, cancel)
+
+    def close(self) -> None:
+        if self._reel is not None:
+            self._reel.close()
 
 
 def _index(settings: RenderSettings, source: Source, position: Fraction) -> int:

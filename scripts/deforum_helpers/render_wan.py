@@ -19,6 +19,7 @@ from .atomic_files import write_text
 from .checkpoints import ModelInfo
 from .clips import Job, Say, clip_requests, clip_work, render_clip
 from .errors import DeforumWanError, InputError, RenderCancelled
+from .init_video import Guides
 from .job_files import JobFiles, claim_job, earlier_jobs, job_files, only_one_process, remove_unfinished_files
 from .manifest import ClipRecord, Manifest, clip_is_whole, load_manifest
 from .output import OutputWriter, write_subtitles
@@ -99,7 +100,7 @@ def render_wan(
         remove_unfinished_files(files)
         job = Job(
             settings, checked.plan, model, checked.identity, files, checked.pictures, checked.lead, checked.loras,
-            checked.source,
+            Guides(checked.plan, settings, checked.source) if checked.source else None,
         )
         manifest = _opened_manifest(job, earlier[1] if earlier else None, source)
         write_text(files.settings, settings_to_text(_reproducible(job)))
@@ -135,6 +136,9 @@ def _run(
         with contextlib.suppress(DeforumWanError):  # the first error is the one to report
             output.finish(keep_video=False)
         raise
+    finally:
+        if job.guides:
+            job.guides.close()
     meter.say("writing")
     output.finish()
     if meter.times:

@@ -1,19 +1,24 @@
 """A video to draw over: which of its frames a clip gets, what is said of it, and what is refused."""
 
 import json
+import subprocess
+import threading
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from deforum_helpers.errors import SettingsError
-from deforum_helpers.init_video import init_video
+from deforum_helpers.errors import InputError, RenderCancelled, SettingsError
+from deforum_helpers.init_video import Guides, init_video
 from deforum_helpers.job_files import JobFiles
 from deforum_helpers.preflight import check_render
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import RenderSettings, settings_from_dict, settings_to_dict
 from deforum_helpers.variants import VARIANTS
-from deforum_helpers.video.source import open_source, read_frames
+from deforum_helpers.video import source as source_module
+from deforum_helpers.video.ffmpeg import FrameOutput, find_ffmpeg
+from deforum_helpers.video.source import Reel, open_source, read_frames
 from deforum_helpers.video_io import VideoOptions, encode_video
 from deforum_helpers.web.planning import preview
 from fake_worker import FakeRenderer
@@ -102,6 +107,77 @@ def test_what_a_container_counts_too_many_is_held(videos):
     assert index_of(read_frames(source, [0, 58, 63, 63, 64, 900], 32, 16)) == [0, 58, 59, 59, 59, 59]
 
 
+MADE = {
+    "long gops": ("mp4", ["-c:v", "libx264", "-g", "250", "-bf", "3"]),
+    "changing rate": (
+        "mkv", ["-vf", "setpts='N*(1+N/300)/16/TB'", "-fps_mode", "vfr", "-c:v", "libx264", "-bf", "3"],
+    ),
+    "mjpeg": ("avi", ["-c:v", "mjpeg"]),
+    "vp9": ("webm", ["-c:v", "libvpx-vp9", "-cpu-used", "8"]),
+}  # fmt: skip
+
+
+def made(folder, kind, frames):
+    """A video of noise that moves, no two frames of it alike."""
+    ending, arguments = MADE[kind]
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    raw = b"".join(np.roll(noise, (k % 64, k // 64), axis=(1, 0)).tobytes() for k in range(frames))
+    path = folder / f"made.{ending}"
+    subprocess.run(
+        [find_ffmpeg().path, "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "64x48", "-r", "16",
+         "-i", "pipe:0", *arguments, str(path)], input=raw, check=True,
+    )  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_read_stretch_by_stretch_frames_are_those_of_the_whole_video(tmp_path, kind):
+    source = open_source(made(tmp_path, kind, 70), "init_video")
+    whole = read_frames(source, range(source.frames), 32, 16)
+    assert len({frame.tobytes() for frame in whole}) > 40
+    stretches = {0: range(0, 30, 2), 2: [21, 24, 24, 27], 3: range(20, 41), 7: range(33, 99)}
+    for skipped in (set(), {0, 2}):
+        with closing(Reel(source, stretches, 32, 16)) as reel:
+            for number in sorted(set(stretches) - skipped):
+                wanted = np.minimum(stretches[number], source.frames - 1)
+                assert np.array_equal(reel.read(number), whole[wanted]), number
+
+
+def test_a_long_stretch_that_is_passed_over(tmp_path):
+    source = open_source(made(tmp_path, "long gops", 330), "init_video")
+    whole = read_frames(source, range(330), 32, 16)
+    for first in (99, 100, 101, 200, 257, 326):
+        assert np.array_equal(read_frames(source, range(first, 330), 32, 16), whole[first:])
+    with closing(Reel(source, {0: [320]}, 32, 16)) as reel, pytest.raises(RenderCancelled):
+        cancel = threading.Event()
+        cancel.set()
+        reel.read(0, cancel)
+
+
+def test_a_job_decodes_its_video_once_and_leaves_no_decoder_behind(videos, tmp_path, monkeypatch):
+    started = []
+
+    class Counted(FrameOutput):
+        def __init__(self, *more):
+            super().__init__(*more)
+            started.append(self)
+
+    open_source(videos(16, 60), "init_video")
+    monkeypatch.setattr(source_module, "FrameOutput", Counted)
+    worker, _ = rendered(videos(16, 60), tmp_path, max_frames=50)
+    assert len(worker.requests) > 2 and len(started) == 1
+    assert started[0]._process.returncode is not None
+
+
+def test_a_video_cut_short_behind_our_back_is_told(videos, tmp_path):
+    path = tmp_path / "cut.mkv"
+    subprocess.run([find_ffmpeg().path, "-v", "error", "-i", str(videos(16, 60)), str(path)], check=True)
+    source = open_source(path, "init_video")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="shorter than it was"):
+        read_frames(source, [55, 56], 32, 16)
+
+
 def test_any_shape_is_scaled_to_cover_and_cropped_at_its_centre(tmp_path):
     wide = np.zeros((40, 200, 3), np.uint8)
     wide[:, 80:120] = 200
@@ -133,7 +209,7 @@ def test_the_video_s_content_and_place_decide_the_fingerprint(videos, tmp_path):
         settings = with_changes(init_video=str(path), **changes)
         checked = check_render(settings, tmp_path, model=MODEL)
         job = Job(settings, plan(settings, MODEL.row, 100), MODEL, "weights", JobFiles(tmp_path, "x"),
-                  checked.pictures, source=checked.source)  # fmt: skip
+                  checked.pictures, guides=Guides(checked.plan, settings, checked.source))  # fmt: skip
         return [request.fingerprint() for request in clip_requests(job)]
 
     path = videos(16, 60)

@@ -6,6 +6,7 @@ soundtrack limited to real media containers (a playlist could name other places)
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -257,3 +258,43 @@ class FrameInput:
             "the disk is full" if full else f"ffmpeg failed: {said}",
             next_step="free some space, then resume the job" if full else "",
         )
+
+
+class FrameOutput:
+    """An ffmpeg at work that gives raw frames on its standard output.
+
+    read() until there are no more; stop() at any time leaves no process behind.
+    """
+
+    def __init__(self, program: str, shape: tuple[int, int, int], arguments: list[str]) -> None:
+        """shape: (height, width, 3).  arguments: the input and what is done to it."""
+        self._shape = shape
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop(); a pipe could fill up and block
+        command = [program, "-hide_banner", "-nostdin", "-v", "error", *arguments,
+                   "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, **apart()
+            )
+        except OSError as error:
+            self._said.close()
+            raise OutputError(f"ffmpeg could not run: {error}") from error
+
+    def read(self) -> np.ndarray | None:
+        """The next frame, uint8 of the shape given, None behind the last one.  Raises OutputError."""
+        size = math.prod(self._shape)
+        pixels = self._process.stdout.read(size)
+        if len(pixels) == size:
+            return np.frombuffer(pixels, np.uint8).reshape(self._shape)
+        if self._process.wait() != 0:
+            self._said.seek(0)
+            raise OutputError(f"ffmpeg failed: {last_lines(self._said.read())}")
+        return None
+
+    def stop(self) -> None:
+        """End the process if it still runs, and free what belongs to it."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.stdout.close()
+        self._process.wait()
+        self._said.close()

@@ -7,7 +7,9 @@ its first one on, so that frame i is what a player shows at i / rate, in files o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -15,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, OutputError, RenderError, SettingsError
-from .ffmpeg import call, exact_rate, find_ffmpeg, local
+from ..errors import InputError, OutputError, RenderCancelled, RenderError, SettingsError
+from .ffmpeg import FrameOutput, call, exact_rate, find_ffmpeg, local
 
 _CONTAINERS = "asf,avi,flv,gif,matroska,mov,mpeg,mpegts,mxf,ogg,rm"
 _LARGEST_SIDE = 8192  # pixels; a larger picture is no video that anyone films, and decoding it would fill the memory
 _UNSURE = 8  # frames by which a container's count and what comes out of the decoder may differ
+_SIGN_OF_LIFE = 100  # of the frames that are passed over, each such one comes along, so that a stop is heard
 _STREAM = re.compile(r"Stream #0:\d+.*?: Video: .*?, (\d{1,6})x(\d{1,6})[ ,\[].*")
 _RATE = re.compile(r"([\d.]+)(k?) (?:fps|tbr)\b")
 
@@ -79,56 +82,97 @@ def _looked_into(path: str, program: str, changed: int, size: int) -> Source:
     except SettingsError as error:
         raise OutputError(f"it has {rate[1]}{rate[2]} frames a second") from error
     source = Source(path, exact, int(counts[-1]), width, height, program)
-    if not _decoded(source, [0], 16, 16).size:
-        raise OutputError("its first picture can't be decoded")
+    try:
+        read_frames(source, [0], 16, 16)
+    except (RenderError, InputError) as error:
+        raise OutputError("its first picture can't be decoded") from error
     return source
 
 
-def read_frames(source: Source, indices: Sequence[int], width: int, height: int) -> np.ndarray:
-    """Frames of a video, scaled to cover width x height and cropped at the centre: uint8 [len(indices), H, W, 3].
+class Reel:
+    """Frames of a video for one stretch after another; the file is decoded once, from its start.
 
-    indices: ascending, repeats allowed; past the video's end they mean its last frame.  Raises RenderError, InputError.
+    That way each frame is what it is in the whole video, whatever the file's rates, codec and index are like, and
+    a job of many clips costs one decoding.
+
+        with closing(Reel(source, {0: [0, 2, 4], 1: [3, 5]}, width, height)) as reel:
+            frames = reel.read(0)
     """
-    wanted = [min(index, source.frames - 1) for index in indices]
-    chosen = set(wanted)
-    if wanted[-1] >= source.frames - _UNSURE:
-        chosen |= set(range(max(0, source.frames - _UNSURE), wanted[-1]))
-    order = sorted(chosen)
-    try:
-        frames = _decoded(source, order, width, height)
-    except OutputError as error:
-        raise RenderError(f"a video can't be read ({error.what})", got=source.path) from error
-    if not len(frames):
-        raise InputError("this video is shorter than it was", got=source.path, next_step="give it whole again")
-    places = np.minimum(np.searchsorted(order, wanted), len(frames) - 1)
-    return frames[places]
+
+    def __init__(self, source: Source, stretches: Mapping[int, Sequence[int]], width: int, height: int) -> None:
+        """stretches: number -> frames of the video, ascending, repeats allowed; past its end they mean its last one.
+
+        They are read by rising number.
+        """
+        self._source, self._stretches, self._shape = source, stretches, (height, width, 3)
+        self._last_use = np.full(source.frames, -1, np.int32)  # frame -> the last stretch that shows it
+        for number, stretch in sorted(stretches.items()):
+            self._last_use[np.minimum(stretch, source.frames - 1)] = number
+        self._kept: dict[int, np.ndarray] = {}
+        self._latest: np.ndarray | None = None  # the frame before _next
+        self._first = self._next = 0
+        self._at_end = False
+        self._frames: FrameOutput | None = None
+
+    def read(self, number: int, cancel: threading.Event | None = None) -> np.ndarray:
+        """A stretch's frames, scaled to cover width x height and cropped at the centre: uint8 [n, H, W, 3].
+
+        cancel: ends it when set.  Raises RenderError, InputError, RenderCancelled.
+        """
+        wanted = np.minimum(self._stretches[number], self._source.frames - 1).tolist()
+        try:
+            self._read_to(number, wanted[-1], cancel)
+        except OutputError as error:
+            raise RenderError(f"a video can't be read ({error.what})", got=self._source.path) from error
+        if self._next <= max(0, min(wanted[0], self._source.frames - _UNSURE)):
+            raise InputError(
+                "this video is shorter than it was", got=self._source.path, next_step="give it whole again"
+            )
+        frames = np.stack([self._kept.get(index, self._latest) for index in wanted])
+        self._kept = {index: frame for index, frame in self._kept.items() if self._last_use[index] > number}
+        return frames
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.stop()
+
+    def _read_to(self, number: int, last: int, cancel: threading.Event | None) -> None:
+        """Decode up to a frame, or to the end, and keep what stretch `number` and those behind it show."""
+        if self._frames is None:
+            first = min(stretch[0] for other, stretch in self._stretches.items() if other >= number)
+            # the last frames are wanted too, one of which stands in for those that the container counts too many
+            first = max(0, min(first, self._source.frames - _UNSURE))
+            self._first, self._frames = first, _decoder(self._source, first, self._shape)
+        while self._next <= last and not self._at_end:
+            if cancel is not None and cancel.is_set():
+                raise RenderCancelled("cancelled")
+            frame = self._frames.read()
+            if frame is None:
+                self._at_end = True
+                continue
+            if self._last_use[self._next] >= number:
+                self._kept[self._next] = frame
+            self._latest = frame
+            self._next += 1 if self._next >= self._first else min(_SIGN_OF_LIFE, self._first - self._next)
 
 
-def _decoded(source: Source, indices: list[int], width: int, height: int) -> np.ndarray:
-    """As many of the frames as there are, uint8 [n, height, width, 3].  Raises OutputError."""
-    chosen = "+".join(f"between(n,{first},{last})" for first, last in _runs(indices))
+def read_frames(source: Source, indices: Sequence[int], width: int, height: int) -> np.ndarray:
+    """Frames of a video, see Reel: uint8 [len(indices), H, W, 3].  Raises RenderError, InputError."""
+    with closing(Reel(source, {0: indices}, width, height)) as reel:
+        return reel.read(0)
+
+
+def _decoder(source: Source, first: int, shape: tuple[int, int, int]) -> FrameOutput:
+    """An ffmpeg that gives a video's frames from `first` on, and each _SIGN_OF_LIFE-th before.  Raises OutputError."""
+    height, width, _ = shape
     filters = (
-        f"fps={source.rate.numerator}/{source.rate.denominator},select='{chosen}',setpts=N/FRAME_RATE/TB,"
+        f"fps={source.rate.numerator}/{source.rate.denominator},"
+        f"select='gte(n,{first})+not(mod(n,{_SIGN_OF_LIFE}))',setpts=N/FRAME_RATE/TB,"
         "scale=w='max(1,trunc(iw*sar))':h=ih,setsar=1,"  # pixels that aren't square
         f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=bicubic+accurate_rnd+full_chroma_int,"
         f"crop={width}:{height}"
     )
-    done = call(source.program, "-v", "error", *_input(source.path), "-map", "0:v:0", "-vf", filters,
-                "-frames:v", str(len(indices)), "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1")  # fmt: skip
-    size = width * height * 3
-    whole = len(done.stdout) // size
-    return np.frombuffer(done.stdout, np.uint8, whole * size).reshape(whole, height, width, 3)
-
-
-def _runs(indices: list[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as runs without a gap, (first, last) each."""
-    runs: list[tuple[int, int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], index)
-        else:
-            runs.append((index, index))
-    return runs
+    return FrameOutput(source.program, shape, [*_input(source.path), "-map", "0:v:0", "-vf", filters])
 
 
 def _input(path: str) -> list[str]:
