@@ -76,8 +76,9 @@ def plan_lines(decided: Plan) -> list[str]:
 def _row(clip: Clip) -> tuple[str, ...]:
     said = [f"{span.start_frame}: {span.said}" if clip.spans else span.said for span in clip.heard]
     prompt = "; ".join(_cut(text) for text in said)
-    start = {"noise": "nothing", "latents": f"{clip.prefix_latents} latents", "image": "a picture",
-             "frames": f"{clip.dropped_frames} frames"}[clip.start]
+    start = {"noise": "nothing", "latents": f"{clip.prefix_latents} latents",
+             "image": "init_video" if clip.video_picture else "a picture",
+             "frames": f"{clip.dropped_frames} frames"}[clip.start]  # fmt: skip
     return (
         str(clip.index), f"{clip.start_frame}-{clip.end_frame - 1}", str(clip.end_frame - clip.start_frame),
         str(clip.num_frames), start, str(clip.seed), str(clip.num_inference_steps), f"{clip.guidance_scale:g}", prompt,

@@ -185,7 +185,8 @@ def _video_facts(job: Job, clip: Clip) -> list[Any]:
 def _start_picture(job: Job, clip: Clip) -> str:
     if clip.start != "image":
         return ""
-    return str(job.files.init_image(clip.index)) if clip.dropped_frames else _absolute(clip.picture)
+    own = clip.dropped_frames or clip.video_picture
+    return str(job.files.init_image(clip.index)) if own else _absolute(clip.picture)
 
 
 def _end_picture(job: Job, clip: Clip) -> str:
@@ -223,7 +224,10 @@ def render_clip(
     if clip.to_first_frame and not clip.end_picture:
         write_png(Path(request.end_image), open_frames(job.files.frames(0))[0])
     if job.guides is not None and request.guide_file:
-        save_frames(request.guide_file, job.guides.frames(clip, cancel))
+        guide = job.guides.frames(clip, cancel)
+        save_frames(request.guide_file, guide)
+        if clip.video_picture:
+            write_png(Path(request.init_image), guide[0])
     run = partial(_run, job, clip, worker=worker, on_event=on_event, cancel=cancel, say=say)
     done = run(request)
     if clip.moves:

@@ -126,7 +126,8 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
         stretches = divide(bounds, step)
     if before and stretches[0].kind == "noise":
         notes.append("continue_from: without effect, because strength 0 makes frame 0 a hard cut")
-    stretches = with_images(stretches, images, variant, camera, notes)
+    followed = (series["video_strength"].values > 0) & bool(settings.init_video)
+    stretches = with_images(stretches, images, variant, camera, lambda frame: bool(followed[frame]), notes)
     note_short_tails(stretches, window, notes)
     loras, more = lora_strengths(lora_lines(settings.loras), settings.max_frames, resolved_seed)
     notes += more

@@ -15,9 +15,11 @@ from deforum_helpers.job_files import JobFiles
 from deforum_helpers.preflight import check_render
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import RenderSettings, settings_from_dict, settings_to_dict
+from deforum_helpers.timeline import plan
 from deforum_helpers.variants import VARIANTS
 from deforum_helpers.video import source as source_module
 from deforum_helpers.video.ffmpeg import FrameOutput, find_ffmpeg
+from deforum_helpers.video.frames import read_png, write_png
 from deforum_helpers.video.source import Reel, open_source, read_frames
 from deforum_helpers.video_io import VideoOptions, encode_video
 from deforum_helpers.web.planning import preview
@@ -62,10 +64,10 @@ class Watched(FakeRenderer):
         return super().run(request, *more)
 
 
-def rendered(path, out, **changes):
+def rendered(path, out, model=MODEL, **changes):
     settings = with_changes(init_video=str(path), **{"prompts": {"0": "a"}, "skip_video_creation": True, **changes})
     worker = Watched()
-    result = render_wan(settings, out, worker=worker, model=MODEL)
+    result = render_wan(settings, out, worker=worker, model=model)
     return worker, result
 
 
@@ -203,7 +205,6 @@ def test_strength_is_a_schedule_and_0_leaves_the_video_out(videos, tmp_path):
 
 def test_the_video_s_content_and_place_decide_the_fingerprint(videos, tmp_path):
     from deforum_helpers.clips import Job, clip_requests
-    from deforum_helpers.timeline import plan
 
     def prints(path, **changes):
         settings = with_changes(init_video=str(path), **changes)
@@ -238,6 +239,52 @@ def test_a_job_stopped_and_resumed_is_drawn_over_the_same_frames(videos, tmp_pat
     render_wan(settings, tmp_path, worker=rest, model=MODEL, timestring="1", resume=True)
     assert all(np.array_equal(a, b) for a, b in zip(whole.guides[1:], rest.guides, strict=True))
     assert not list(JobFiles(tmp_path / "batch", "1").work.glob("*.npy"))
+
+
+I2V = VARIANTS["wan2.1-i2v-14B-480P"]
+
+
+def test_an_image_model_starts_from_what_the_video_shows(videos, tmp_path):
+    """And goes on from its own last frames: the video's frames stand in where a picture is missing, no more."""
+    path, model = videos(16, 60), replace(MODEL, variant=I2V.name)
+    changes = {"extract_from_frame": 5, "window_frames": 17, "strength": "0: (1), 30: (0), 31: (1)", "max_frames": 40}
+    worker, result = rendered(path, tmp_path, model, **changes)
+    clips = plan(with_changes(init_video=str(path), **{"prompts": {"0": "a"}, **changes}), I2V, 1).clips
+    starts = {
+        clip.start_frame: index_of(read_png(request.init_image)[None])[0]
+        for clip, request in zip(clips, worker.requests, strict=True)
+        if clip.video_picture
+    }
+    assert starts == {0: 5, 30: 35}
+    assert {clip.start for clip in clips} == {"image"} and len(clips) > 2
+    (note,) = [note for note in result.notes if "none is given" in note]
+    assert note.endswith("so what the video shows at frame 0, 30 is one")
+
+
+def test_a_given_picture_counts_before_the_video_s(videos, tmp_path):
+    write_png(tmp_path / "a.png", grey(50))
+    changes = {"init_image": str(tmp_path / "a.png"), "max_frames": 30, "strength": "0: (1), 20: (0), 21: (1)"}
+    worker, result = rendered(videos(16, 60), tmp_path, model=replace(MODEL, variant=I2V.name), **changes)
+    assert {request.init_image for request in worker.requests} == {str(tmp_path / "a.png")}
+    assert not any("none is given" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"video_strength": "0: (0)"}, "needs a picture to start from; .*video_strength above 0 at frame 0"),
+        (
+            {"video_strength": "0: (0.5), 20: (0)", "strength": "0: (1), 20: (0), 21: (1)"},
+            "can't start a shot from nothing, as the hard cut at frame 20 asks",
+        ),
+        ({"init_video": ""}, "needs a picture to start from; give one or choose"),
+    ],
+)
+def test_where_the_video_is_left_out_an_image_model_lacks_a_picture(videos, changes, words):
+    values = {"init_video": str(videos(16, 60)), "prompts": {"0": "a"}, "max_frames": 30, **changes}
+    with pytest.raises(SettingsError, match=words) as caught:
+        plan(with_changes(**values), I2V, 1)
+    assert caught.value.where == "init_image"
 
 
 def test_a_loop_can_not_follow_a_video(videos):

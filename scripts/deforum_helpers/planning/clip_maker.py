@@ -25,7 +25,8 @@ class Clip:
 
     start_frame, end_frame: the output frames it shows, half-open.  shot: which shot it belongs to.
     start: "noise"; "latents": pinned to the last prefix_latents of the shot's stream; "image": its frame 0 is
-        given, as `picture`, or (dropped_frames = 1) as native frame native_start - 1 of this shot;
+        given, as `picture`, (video_picture) as what the init video shows then, or (dropped_frames = 1) as native
+        frame native_start - 1 of this shot;
         "frames": its first dropped_frames are given, as the native frames of this shot before native_start.
     num_frames, latent_frames: the whole window: prefix, new latents, then what is trimmed (tail_latents of it
         are what the next clip cross-fades from).
@@ -80,6 +81,7 @@ class Clip:
     window_overlap: int = 0
     ring_latents: int = 0
     video_strength: float = 0.0
+    video_picture: bool = False
     to_first_frame: bool = False
     prompts: tuple[PromptPair, ...] = ()
     mixes: tuple[TextMix, ...] = ()
@@ -144,6 +146,7 @@ class ClipMaker:
             loras=tuple((name, at) for name, strength in self.loras.items() if (at := strength.at(frame))),
             picture=stretch.picture,
             end_picture=stretch.end_picture,
+            video_picture=stretch.video_picture,
             window_latents=joint,
             window_overlap=min(self.window.context, joint - 1) if joint else 0,
             ring_latents=WARM_LATENTS if stretch.ring else 0,

@@ -7,18 +7,20 @@ the video flows into the picture; where it doesn't, there is a cut.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from itertools import pairwise
 
-from ..errors import SettingsError
+from ..errors import SettingsError, first_few
 from ..schedules import key_frame
 from ..settings import RenderSettings
 from ..settings_fields import named_files
 from ..variants import Variant
 from .camera import Camera
 from .expressions import Place
-from .stream import Stretch
+from .stream import Start, Stretch
 
 _FIELD = "init_images"
+_MOST_NAMED = 5
 
 
 def keyframe_images(settings: RenderSettings, seed: int, notes: list[str]) -> dict[int, str]:
@@ -48,7 +50,7 @@ def check_images(images: dict[int, str], settings: RenderSettings, variant: Vari
             "a video starts from a picture or from a job, not from both", where="continue_from",
             got=settings.continue_from, next_step="leave one of them empty",
         )  # fmt: skip
-    if 0 not in images and not settings.continue_from and not variant.text_input:
+    if 0 not in images and not (settings.continue_from or settings.init_video) and not variant.text_input:
         raise SettingsError(
             f"{variant.title} needs a picture to start from", where="init_image",
             next_step="give one or choose a text-to-video model",
@@ -56,29 +58,37 @@ def check_images(images: dict[int, str], settings: RenderSettings, variant: Vari
 
 
 def with_images(
-    stretches: list[Stretch], images: dict[int, str], variant: Variant, camera: Camera | None, notes: list[str]
-) -> list[Stretch]:
+    stretches: list[Stretch], images: dict[int, str], variant: Variant, camera: Camera | None,
+    follows_video: Callable[[int], bool], notes: list[str],
+) -> list[Stretch]:  # fmt: skip
     """Let shots start from their pictures, and clips end in the next shot's where the model can.
 
-    Every shot of a model that can't start from noise starts from the last picture before it.  Raises SettingsError
-    where there is none.
+    Every shot of a model that can't start from noise starts from the last picture before it, else from what the init
+    video shows then.  follows_video: whether a clip that starts at a frame is drawn over one.
+    Raises SettingsError where there is neither.
     """
-    given, again = [], 0
+    given, again, of_video = [], 0, []
     for stretch in stretches:
         if stretch.kind == "noise":
             picture = images.get(stretch.start, "")
             if not picture and not variant.text_input:
                 picture = next((path for frame, path in reversed(images.items()) if frame <= stretch.start), "")
                 again += bool(picture)
-                if not picture:
-                    raise SettingsError(
-                        f"{variant.title} can't start a shot from nothing", where="init_image",
-                        next_step="give a picture for the hard cuts, or take them out",
-                    )  # fmt: skip
-            stretch = dataclasses.replace(stretch, kind="image" if picture else "noise", picture=picture)
+                if not picture and follows_video(stretch.start):
+                    of_video.append(stretch.start)
+                elif not picture:
+                    raise _nothing_to_start_from(stretch.start, variant)
+            from_video = not variant.text_input and not picture
+            kind: Start = "image" if picture or from_video else "noise"
+            stretch = dataclasses.replace(stretch, kind=kind, picture=picture, video_picture=from_video)
         given.append(stretch)
     if again:
         notes.append(f"init_image: {variant.title} can't start from nothing, so {again} more shots start from it")
+    if of_video:
+        notes.append(
+            f"init_video: {variant.title} starts from pictures and none is given, so what the video shows at frame"
+            f" {first_few(of_video, _MOST_NAMED)} is one"
+        )
     if not variant.last_image_input:
         return given
     for index, (former, following) in enumerate(pairwise(list(given))):
@@ -86,3 +96,15 @@ def with_images(
         if following.picture and following.start in images and not moves:
             given[index] = dataclasses.replace(former, end_picture=following.picture)
     return given
+
+
+def _nothing_to_start_from(frame: int, variant: Variant) -> SettingsError:
+    if frame == 0:  # of an init video whose strength is 0 there
+        return SettingsError(
+            f"{variant.title} needs a picture to start from", where="init_image",
+            next_step="give one, or a video_strength above 0 at frame 0",
+        )  # fmt: skip
+    return SettingsError(
+        f"{variant.title} can't start a shot from nothing, as the hard cut at frame {frame} asks", where="init_image",
+        next_step="give a picture for the hard cuts, or take them out",
+    )  # fmt: skip

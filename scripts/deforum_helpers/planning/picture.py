@@ -129,7 +129,7 @@ def _clip(on: Canvas, index: int, top: float, failed: int | None) -> str:
         "noise": "from nothing",
         "latents": f"goes on from {clip.prefix_latents} latents{former}",
         "frames": f"goes on from {clip.dropped_frames} frames",
-        "image": f"from a picture{former}",
+        "image": "from a frame of init_video" if clip.video_picture else f"from a picture{former}",
     }
     title = (
         f"clip {index + 1}: frames {clip.start_frame} to {clip.end_frame - 1}"

@@ -79,6 +79,7 @@ class Stretch:
     """Output frames [start, end) and the latents made for them.  before, new: latents of the shot's stream.
 
     ring: latents of a clip whose end flows into its start; `new` has some of them twice.
+    video_picture: its frame 0 is given, as what the init video shows then.
     to_first_frame: its window ends in the video's first frame, as end_picture has it, or, without one, as it was made.
     """
 
@@ -96,6 +97,7 @@ class Stretch:
     tail: int = 0
     overlap: int = 0
     picture: str = ""
+    video_picture: bool = False
     end_picture: str = ""
     ring: int = 0
     to_first_frame: bool = False
