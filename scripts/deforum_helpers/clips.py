@@ -55,6 +55,11 @@ class Job:
     loras: tuple[UsedLora, ...] = ()
     guides: Guides | None = None
 
+    def close(self) -> None:
+        """End the decoder that the init video's frames come from."""
+        if self.guides is not None:
+            self.guides.close()
+
 
 def clip_requests(job: Job) -> list[ClipRequest]:
     """One request per clip.  Each one's history holds the fingerprint of the clip it continues, back to the start of

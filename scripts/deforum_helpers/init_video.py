@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .camera_frames import Filmed
 from .errors import SettingsError
 from .settings import RenderSettings
 from .timeline import Clip, Plan
@@ -59,6 +60,7 @@ class Guides:
     def __init__(self, plan: Plan, settings: RenderSettings, source: Source) -> None:
         self._plan, self._settings, self.source = plan, settings, source
         self._reel: Reel | None = None
+        self._filmed = Filmed(plan, settings)
 
     def follows(self, clip: Clip) -> bool:
         return clip.video_strength > 0
@@ -78,12 +80,14 @@ class Guides:
     def frames(self, clip: Clip, cancel: threading.Event | None = None) -> np.ndarray:
         """The frames that a clip is drawn over, uint8 [4n+1, H, W, 3]; later clips after earlier ones.
 
+        A camera that has moved in the clip's shot shows them from where it stands at the clip's start.
+
         Raises RenderError, InputError, RenderCancelled.
         """
         if self._reel is None:
             stretches = {other.index: self.indices(other) for other in self._plan.clips if self.follows(other)}
             self._reel = Reel(self.source, stretches, self._settings.width, self._settings.height)
-        return self._reel.read(clip.index, cancel)
+        return self._filmed.frames(clip, self._reel.read(clip.index, cancel))
 
     def close(self) -> None:
         if self._reel is not None:

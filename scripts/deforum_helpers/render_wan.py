@@ -129,16 +129,14 @@ def _run(
     output = OutputWriter(job, manifest, job.files.result(".mp4"), checked.video, checked.ffmpeg)
     cancelled = False
     try:
-        _render_clips(job, manifest, worker, output, meter, cancel, say)
+        with contextlib.closing(job):
+            _render_clips(job, manifest, worker, output, meter, cancel, say)
     except RenderCancelled:
         cancelled = True
     except BaseException:
         with contextlib.suppress(DeforumWanError):  # the first error is the one to report
             output.finish(keep_video=False)
         raise
-    finally:
-        if job.guides:
-            job.guides.close()
     meter.say("writing")
     output.finish()
     if meter.times:

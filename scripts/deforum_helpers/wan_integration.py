@@ -12,6 +12,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,7 @@ from PIL import Image
 from .checkpoints import ModelInfo, find_models, model_folders
 from .clips import Job, clip_requests, clip_work, output_frames, render_clip
 from .errors import InputError, SettingsError
-from .init_video import init_video
+from .init_video import Guides, init_video
 from .job_files import JobFiles
 from .lora_files import lora_folders, used_loras
 from .planning.seeds import resolve_seed
@@ -190,13 +191,15 @@ class WanVideoGenerator:
         with tempfile.TemporaryDirectory(prefix="deforum_wan_", ignore_cleanup_errors=True) as folder:
             files = JobFiles(Path(folder), "job")
             files.work.mkdir()
-            job = Job(settings, decided, model, weights_identity(model), files, pictures,
-                      loras=used_loras(settings, model, lora_search_folders(self._folders)), source=source)
-            for clip, request in zip(decided.clips, clip_requests(job), strict=True):
-                meter.begin(clip.index)
-                render_clip(job, request, worker, meter.on_event, cancel, lambda text: None)
-                for index, frame in enumerate(output_frames(job, clip), clip.start_frame):
-                    frames[index] = frame
+            loras = used_loras(settings, model, lora_search_folders(self._folders))
+            guides = Guides(decided, settings, source) if source else None
+            job = Job(settings, decided, model, weights_identity(model), files, pictures, loras=loras, guides=guides)
+            with closing(job):
+                for clip, request in zip(decided.clips, clip_requests(job), strict=True):
+                    meter.begin(clip.index)
+                    render_clip(job, request, worker, meter.on_event, cancel, lambda text: None)
+                    for index, frame in enumerate(output_frames(job, clip), clip.start_frame):
+                        frames[index] = frame
         meter.say("done")
         return frames
 

@@ -359,3 +359,36 @@ def test_deforum_s_video_counts_in_its_own_mode_alone():
         settings_from_dict({**DEFORUM, "animation_mode": "Video Input"})
     made, _ = settings_from_dict({"video_init_path": "v.mp4", "strength_schedule": "0: (0.4)"})
     assert (made.init_video, made.strength) == ("v.mp4", "0: (0.4)")
+
+
+class Shown(FakeRenderer):
+    """A model that makes just what it is drawn over."""
+
+    def run(self, request, *more):
+        done = super().run(request, *more)
+        guide = np.load(request.guide_file)[request.drop_frames :]
+        np.save(request.frames_file, guide[: done.frames] if not request.prefix_latents else guide[1 : done.frames + 1])
+        return done
+
+
+@pytest.mark.parametrize("changes", [{}, {"strength": "0: (1), 20: (0), 21: (1)"}])
+def test_a_camera_films_the_video_without_a_jump_from_clip_to_clip(tmp_path, changes):
+    """A zoom of 1.03 a frame over a video that stands still: what is at its edge moves outwards by just that."""
+    picture = np.zeros((64, 128, 3), np.uint8)
+    picture[:, 68:72] = 255
+    encode_video([picture] * 41, tmp_path / "still.mp4", VideoOptions(16, crf=4))
+    settings = with_changes(
+        init_video=str(tmp_path / "still.mp4"), width=128, height=64, zoom="0: (1), 4: (1), 5: (1.03)", max_frames=41,
+        prompts={"0": "a"}, window_frames=17, camera_strength="1", skip_video_creation=True, **changes,
+    )  # fmt: skip
+    result = render_wan(settings, tmp_path, worker=Shown(), model=MODEL)
+    files = JobFiles(result.folder, result.timestring)
+    rows = [read_png(files.picture(k))[32, :, 0].astype(float) for k in range(41)]
+    places = np.array([(row * np.arange(128)).sum() / row.sum() for row in rows]) - 63.5
+    starts = {0: 4, **({20: 20} if changes else {})}
+    wanted = []
+    for frame in range(41):
+        cut = max(start for start in starts if start <= frame)
+        wanted.append(6 * 1.03 ** max(frame - starts[cut], 0))
+    assert len(plan(settings, MODEL.row, 1).clips) > 3
+    assert np.abs(places - wanted).max() < 0.35, (places - wanted).round(2)
