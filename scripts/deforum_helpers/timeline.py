@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -99,7 +99,7 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     )
     notes += more
     series = _schedules(settings, variant, resolved_seed, notes)
-    solver_at = _solver_choice(settings, variant, resolved_seed, notes)
+    solvers = _solvers(settings, variant, resolved_seed, notes)
     window = plan_window(settings, variant, notes)
     step = plan_native_step(settings, variant, window, notes)
     cuts = series["strength"].values <= 0
@@ -132,13 +132,14 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     loras, more = lora_strengths(lora_lines(settings.loras), settings.max_frames, resolved_seed)
     notes += more
     maker = ClipMaker(
-        settings, variant, resolved_seed, segments, series, solver_at, Rate.of(step), window, loras, travel, camera
+        settings, variant, resolved_seed, segments, series, solvers, Rate.of(step), window, loras, travel, camera
     )
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_whole_pictures(clips, variant, notes)
     note_shared_seeds(clips, settings, notes)
     steps = np.floor(series["num_inference_steps"].values)
     held = {"num_inference_steps": steps, "shift": series["shift"].values}
+    held["solver_schedule"] = solvers
     held |= {f"loras, {name}": strength.values for name, strength in loras.items()}
     if camera:
         held["camera_strength"] = series["camera_strength"].values
@@ -206,11 +207,10 @@ def _schedules(settings: RenderSettings, variant: Variant, seed: int, notes: lis
     return series
 
 
-def _solver_choice(settings: RenderSettings, variant: Variant, seed: int, notes: list[str]) -> Callable[[int], str]:
-    """Frame -> solver."""
-    throughout = settings.solver or variant.defaults.solver
+def _solvers(settings: RenderSettings, variant: Variant, seed: int, notes: list[str]) -> np.ndarray:
+    """One solver's name per output frame."""
     if not settings.solver_schedule.strip():
-        return lambda frame: throughout
+        return np.full(settings.max_frames, settings.solver or variant.defaults.solver)
     words, more = text_schedule(settings.solver_schedule, "solver_schedule", settings.max_frames, seed)
     notes += more
     solvers = []
@@ -219,7 +219,7 @@ def _solver_choice(settings: RenderSettings, variant: Variant, seed: int, notes:
             raise place.error("unknown solver", got=word, allowed=", ".join(filter(None, FIELDS["solver"].choices)))
         solvers.append(solver)
     frames = [frame for frame, _, _ in words]
-    return lambda frame: solvers[bisect_right(frames, frame) - 1]
+    return np.array(solvers)[np.searchsorted(frames, np.arange(settings.max_frames), side="right") - 1]
 
 
 def _falls(segments: list[PromptSegment], cuts: np.ndarray, notes: list[str]) -> list[int]:

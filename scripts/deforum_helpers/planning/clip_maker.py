@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,14 +95,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipMaker:
-    """What all clips of a plan have in common."""
+    """What all clips of a plan have in common.  solvers: one name per output frame."""
 
     settings: RenderSettings
     variant: Variant
     seed: int
     segments: list[PromptSegment]
     series: dict[str, Series]
-    solver_at: Callable[[int], str]
+    solvers: np.ndarray
     rate: Rate
     window: Window
     loras: Mapping[str, Series]
@@ -130,7 +130,7 @@ class ClipMaker:
             num_inference_steps=int(self.series["num_inference_steps"].at(frame)),
             shift=self.series["shift"].at(frame),
             strength=self.series["strength"].at(frame),
-            solver=self.solver_at(frame),
+            solver=str(self.solvers[frame]),
             start=stretch.kind,
             prefix_latents=stretch.prefix,
             stream_latents_before=stretch.before,
