@@ -170,9 +170,9 @@ def test_an_unknown_size_names_the_nearest_variant(tmp_path: Path) -> None:
 def test_an_official_folder_is_complete(tmp_path: Path, shards: int, index: bool) -> None:
     folder = official_t2v(tmp_path / "anything", "14B", shards, index)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) > 60e9
-    started = time.perf_counter()
+    started = time.process_time()
     info = inspect_model(folder)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert info.complete, info
     assert info.variant == "wan2.1-t2v-14B"
     assert set(info.parts) == {"dit", "vae", "text_encoder", "tokenizer"}

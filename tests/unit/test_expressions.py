@@ -47,9 +47,9 @@ def test_every_function_has_a_value():
 
 def test_one_call_computes_all_frames():
     frames = np.arange(1_000_000)
-    started = time.perf_counter()
+    started = time.process_time()
     result = parse_expression("where(t % 2 == 0, sin(t / 30), 5)", PLACE).values(frames, 0, 999_999)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert result.shape == (1_000_000,) and result.dtype == np.float64
     assert result[3] == 5 and result[60] == pytest.approx(math.sin(2))
 
@@ -111,17 +111,17 @@ def test_a_fault_names_its_column(text, reason, column):
     ],
 )  # fmt: skip
 def test_hostile_text_fails_fast(text):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ScheduleError):
         parse_expression(text, PLACE).values(np.arange(100), 0, 99)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_the_longest_flat_expression_is_quick_on_many_frames():
     text = "t<" * 900 + "1"
-    started = time.perf_counter()
+    started = time.process_time()
     parse_expression(text, PLACE).values(np.arange(1000), 0, 99)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_variables_without_a_meaning_are_refused():

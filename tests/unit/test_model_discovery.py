@@ -34,9 +34,9 @@ def test_find_models_is_quick_the_second_time(tmp_path: Path) -> None:
         write_sparse(tmp_path / "loras" / f"{n}.safetensors", {f"x.{k}.lora_A.weight": (4, 4) for k in range(40)})
     folders = [tmp_path / "wan", tmp_path / "ComfyUI", tmp_path / "loras", tmp_path / "missing"]
     first = find_models(folders)
-    started = time.perf_counter()
+    started = time.process_time()
     assert find_models(folders) == first
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert {model.variant for model in first if model.complete} == {
         "wan2.1-t2v-1.3B", "wan2.2-t2v-A14B", "wan2.1-i2v-14B-720P", "wan2.2-ti2v-5B",
     }  # fmt: skip

@@ -88,10 +88,10 @@ def test_mended_and_noted(text, expected, note):
     ],
 )  # fmt: skip
 def test_an_error_names_field_keyframe_column_and_reason(text, reason, keyframe, column):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ScheduleError, match=reason) as caught:
         series(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert caught.value.field == "guidance_scale"
     assert caught.value.keyframe == keyframe
     if column:
@@ -127,11 +127,11 @@ def test_words_are_held_until_the_next():
 
 
 def test_a_million_frames_and_many_keyframes_are_quick():
-    started = time.perf_counter()
+    started = time.process_time()
     series("0: (sin(t / 30)), 500000: (where(t < 600000, 1, 2))", 1_000_000)
     many = ", ".join(f"{frame}: ({frame % 7})" for frame in range(0, 100_000, 10))
     result = series(many, 100_000)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert result.at(30) == 2 and result.at(35) == 3.5
 
 

@@ -221,10 +221,10 @@ def test_pth_whose_data_is_short_or_gone(tmp_path: Path) -> None:
 
 def test_pth_that_would_unpack_to_gigabytes(tmp_path: Path) -> None:
     path = _pth(tmp_path / "bomb.pth", bytes(50_000_000), method=zipfile.ZIP_DEFLATED)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ModelError, match="compressed"):
         read_tensor_file(path)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_plain_zip_is_not_weights(tmp_path: Path) -> None:
@@ -286,6 +286,6 @@ def test_broken_gguf_is_refused(tmp_path: Path, content: bytes, says: str) -> No
 def test_a_fourteen_billion_parameter_header_takes_milliseconds(tmp_path: Path) -> None:
     path = write_sparse(tmp_path / "big.safetensors", manifest("wan2.1_t2v_14B.official"), "F32")
     assert path.stat().st_size > 57e9
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(read_tensor_file(path).tensors) == 1095
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5

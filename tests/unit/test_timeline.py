@@ -409,11 +409,11 @@ def test_strength_beyond_its_range_is_brought_back():
 
 
 def test_a_million_frames_are_planned_quickly():
-    started = time.perf_counter()
+    started = time.process_time()
     made = make(
         max_frames=1_000_000, prompts={"0": "a", "5000": "b"}, guidance_scale="0: (5 + sin(t / 30))", fps=23.976
     )
-    assert time.perf_counter() - started < 8
+    assert time.process_time() - started < 8
     assert made.clips[-1].end_frame == 1_000_000 and len(made.schedules["seed"]) == 1_000_000
 
 

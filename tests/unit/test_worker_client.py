@@ -87,7 +87,7 @@ def test_a_death_is_noticed_at_once_and_named_and_the_next_run_starts_afresh(mak
     began = time.monotonic()
     with pytest.raises(WorkerDied, match=f"{words}.*last said: Fatal: the end") as caught:
         worker.run(replace(request_clip, prompt=prompt))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
     assert "\n" not in str(caught.value)
     assert worker.run(request_clip).frames == 17
 
