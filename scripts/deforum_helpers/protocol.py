@@ -172,9 +172,13 @@ class ClipRequest:
     @property
     def texts(self) -> tuple[str, ...]:
         """What is to be embedded: the prompts, then as many negative ones where guidance differs from 1."""
-        guided = any(scale != 1 for scale in (*self.guidance, *self.low_noise_guidance))
         pairs = self.prompts or (PromptPair(self.prompt, self.negative_prompt),)
-        return (*(pair.prompt for pair in pairs), *(pair.negative_prompt for pair in pairs if guided))
+        return (*(pair.prompt for pair in pairs), *(pair.negative_prompt for pair in pairs if self.guided))
+
+    @property
+    def guided(self) -> bool:
+        """Whether the negative prompts are heard."""
+        return any(scale != 1 for scale in (*self.guidance, *self.low_noise_guidance))
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the frames; file names and preview settings do not.

@@ -112,6 +112,7 @@ class WanFlowMatchingPipeline:
                     joint=joint,
                     callback=lambda step, _, clean: on_step(step + skipped, schedule.sigmas[step + 1], clean),
                 )
+            del prompts, joint  # with the keys and values that were kept: the decoder may need the room
             with timed(clip, "write"):
                 save_latents(file, *self.split_window(request, window), request.as_sampled)
         if latents is None:

@@ -158,6 +158,7 @@ class Service:
         from .wan.loading import LoadOptions, load_parts
         from .wan.machine import choose_machine
         from .wan.memory import BEGIN_AT
+        from .wan.prompt_timeline import distinct_contexts
         from .wan_flow_matching import WanFlowMatchingPipeline
 
         clip = request if isinstance(request, ClipRequest) else None
@@ -178,7 +179,9 @@ class Service:
             size = (clip.window_latents or clip.latent_frames, clip.height, clip.width) if clip else None
             sampled = clip and load_latents(Path(clip.latents_file), fingerprint=clip.fingerprint()) is not None
             texts = clip.texts if clip and not sampled else ()  # a clip that only lacks its decode needs no prompt
-            parts = load_parts(request.model, machine, on_loading, LoadOptions(size, level, **ways, prompts=texts))
+            heard = {"contexts": len(distinct_contexts(clip.mixes)[0]) or 1, "sides": 1 + clip.guided} if clip else {}
+            options = LoadOptions(size, **heard, level=level, **ways, prompts=texts)
+            parts = load_parts(request.model, machine, on_loading, options)
             self._pipeline = WanFlowMatchingPipeline(parts)
             self._key = key
         return self._pipeline

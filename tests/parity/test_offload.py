@@ -12,7 +12,7 @@ from deforum_helpers.variants import VARIANTS
 from deforum_helpers.wan.dit import DitConfig, WanFlowMatchingModel
 from deforum_helpers.wan.eight_bit import is_eight_bit
 from deforum_helpers.wan.loading import dit_config
-from deforum_helpers.wan.memory import GIB, LEVELS, Needs, estimate_needs, peak, plan_memory, worthwhile
+from deforum_helpers.wan.memory import GIB, LEVELS, Heard, Needs, estimate_needs, peak, plan_memory, worthwhile
 from deforum_helpers.wan.offload import BlockStream, TakingTurns, stream_blocks
 from torch import nn
 
@@ -125,7 +125,7 @@ def needs_of(name: str, width: int, height: int, weights_dtype: str = "auto") ->
         text_encoder=5_680_000_000 * 2, dit=experts * (sum(v.numel() for v in dit.values()) * 2 - narrow),
         blocks=row.num_layers * experts, image_encoder=632_000_000 * 2 if row.image_tokens else 0, vae=127_000_000 * 2,
         dim=row.dim, ffn_dim=row.ffn_dim, vae_dim=96, size=(21, height, width), stride=8, itemsize=2,
-        experts=experts, encodes_video=row.condition_channels > 0,
+        heard=Heard(1, 2, row.text_len, row.image_tokens), experts=experts, encodes_video=row.condition_channels > 0,
     )  # fmt: skip
 
 

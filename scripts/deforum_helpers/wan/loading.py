@@ -24,7 +24,7 @@ from .eight_bit import check_multiply, is_eight_bit, narrowed, to_eight_bit
 from .image_encoder import ImageEncoder, ImageEncoderConfig
 from .lora import LoraMix
 from .machine import Machine
-from .memory import MemoryPlan, Needs, NoRoomToLoad, estimate_needs, plan_memory
+from .memory import Heard, MemoryPlan, Needs, NoRoomToLoad, estimate_needs, plan_memory
 from .offload import TakingTurns, stream_blocks
 from .text_cache import EmbeddingCache
 from .text_encoder import TextEncoder
@@ -55,13 +55,16 @@ class Parts:
 class LoadOptions:
     """How a model is loaded.
 
-    size: latent frames, height and width to plan memory for, None = the variant's own.
+    size: latent frames, height and width to plan memory for, None = the variant's own.  contexts, sides: see
+        memory.Heard, for the same.
     level: of the memory ladder, None = what fits.  weights_dtype: of eight_bit.WEIGHTS.
     attention: see pick_attention.  compile: the backbone's blocks.
     prompts: embedded while the other parts load; later they come out of the cache.
     """
 
     size: tuple[int, int, int] | None = None
+    contexts: int = 1
+    sides: int = 2
     level: int | None = None
     weights_dtype: str = "auto"
     attention: str = "auto"
@@ -175,6 +178,8 @@ def _needs(info: ModelInfo, machine: Machine, options: LoadOptions) -> Needs:
         size=options.size or defaults,
         stride=vae.spatial_stride,
         itemsize=itemsize,
+        heard=Heard(options.contexts, options.sides, row.text_len, row.image_tokens),
+        vace_blocks=len(row.vace_layers),
         experts=max(1, len(row.experts)),
         encodes_video=row.condition_channels > 0 or bool(row.vace_layers),
     )

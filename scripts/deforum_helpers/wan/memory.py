@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import OutOfDeviceMemory
+from .dit import MOST_KEPT
 from .vae_tiles import CORE, HALO, spans
 
 GIB = 1024**3
@@ -20,7 +21,8 @@ _BESIDE = 0.6 * GIB  # context, kernels' workspaces, fragmentation
 class Needs:
     """Bytes on the device.  block: the largest of the backbone's blocks; blocks: how many there are, of all experts.
 
-    activations: of one step of the backbone.  vae_chunk: of decoding one latent frame, with the decoder's memory.
+    activations: of one step of the backbone.  kept: of the keys and values that cross-attention keeps over all steps.
+    vae_chunk: of decoding one latent frame, with the decoder's memory.
     vae_encode: of encoding four frames, 0 where no more than single pictures are encoded.
     tile_share: the part of the picture that is in work where the autoencoder goes by tiles.
     """
@@ -34,6 +36,7 @@ class Needs:
     activations: int
     vae_chunk: int
     vae_encode: int = 0
+    kept: int = 0
     tile_share: float = 0.3
     experts: int = 1
 
@@ -88,9 +91,29 @@ class NoRoomToLoad(OutOfDeviceMemory):
     lower: int | None = None
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What a clip's latents attend to.  contexts: distinct texts of a window, blends of several among them.
+
+    sides: 2 where negative prompts are heard, else 1.  rows: of a context.  image_rows: of a given picture's tokens.
+    """
+
+    contexts: int
+    sides: int
+    rows: int
+    image_rows: int = 0
+
+    def kept(self, *, dim: int, blocks: int, itemsize: int) -> int:
+        """Bytes of the keys and values that `blocks` cross-attentions keep, see dit.WanCrossAttention."""
+        if self.contexts > MOST_KEPT:
+            return 0
+        return 2 * self.sides * (self.contexts * self.rows + self.image_rows) * dim * itemsize * blocks
+
+
 def estimate_needs(
     *, text_encoder: int, dit: int, blocks: int, image_encoder: int, vae: int, dim: int, ffn_dim: int,
-    vae_dim: int, size: tuple[int, int, int], stride: int, itemsize: int, experts: int = 1, encodes_video: bool = False,
+    vae_dim: int, size: tuple[int, int, int], stride: int, itemsize: int, heard: Heard, vace_blocks: int = 0,
+    experts: int = 1, encodes_video: bool = False,
 ) -> Needs:  # fmt: skip
     """Needs of a render, from the parts' bytes and the window's size.
 
@@ -109,6 +132,7 @@ def estimate_needs(
         text_encoder, dit, blocks, int(dit * 0.97 / max(blocks, 1)), image_encoder, vae, activations,
         vae_chunk=picture * itemsize * (4 * 5 + 2 * 8),
         vae_encode=picture * 4 * (4 * 5 + 2 * 6) if encodes_video else 0,
+        kept=heard.kept(dim=dim, blocks=blocks + vace_blocks, itemsize=itemsize),
         tile_share=tallest * widest / (rows * columns),
         experts=experts,
     )  # fmt: skip
@@ -158,4 +182,4 @@ def peak(needs: Needs, level: int) -> int:
     rung = LADDER[level]
     share = needs.tile_share if rung.tile else 1.0
     coding = rung.latents_per_chunk * max(needs.vae_chunk, needs.vae_encode) * share
-    return int(resting(needs, level) + max(needs.activations, coding))
+    return int(resting(needs, level) + max(needs.activations + needs.kept, coding))

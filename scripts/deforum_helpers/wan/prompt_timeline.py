@@ -39,10 +39,12 @@ class Run:
     biases: tuple[float, ...]
 
 
-def mixed_contexts(texts: Tensor, mixes: Sequence[TextMix]) -> tuple[Tensor, tuple[Run, ...]]:
-    """The contexts that a clip needs, each distinct one once, and the runs of frames that attend to them.
+def distinct_contexts(
+    mixes: Sequence[TextMix],
+) -> tuple[list[tuple[tuple[int, float], ...]], tuple[Run, ...]]:
+    """The contexts that a clip needs, each distinct one once, as (text, weight) pairs; the runs that attend to them.
 
-    texts: raw contexts [K, S, text_dim].  mixes: one per latent frame.  Returns [R, S, text_dim] and the runs.
+    mixes: one per latent frame.
     """
     rows: dict[tuple[tuple[int, float], ...], int] = {}
     runs = []
@@ -54,12 +56,21 @@ def mixed_contexts(texts: Tensor, mixes: Sequence[TextMix]) -> tuple[Tensor, tup
         else:
             contexts, biases = (rows.setdefault(tuple(heard), len(rows)),), (0.0,)
         runs.append(Run(len(list(frames)), contexts, biases))
+    return list(rows), tuple(runs)
+
+
+def mixed_contexts(texts: Tensor, mixes: Sequence[TextMix]) -> tuple[Tensor, tuple[Run, ...]]:
+    """The contexts of distinct_contexts, made from those of the texts, and the runs of frames that attend to them.
+
+    texts: raw contexts [K, S, text_dim].  mixes: one per latent frame.  Returns [R, S, text_dim] and the runs.
+    """
+    rows, runs = distinct_contexts(mixes)
     wide = torch.promote_types(texts.dtype, torch.float32)  # weights in bfloat16 wouldn't add up to 1
     weights = texts.new_zeros(len(rows), len(texts), dtype=wide)  # [R, K]
     for row, heard in enumerate(rows):
         for k, weight in heard:
             weights[row, k] = weight
-    return torch.einsum("rk,ksd->rsd", weights, texts.to(wide)).to(texts.dtype), tuple(runs)
+    return torch.einsum("rk,ksd->rsd", weights, texts.to(wide)).to(texts.dtype), runs
 
 
 def runs_at(runs: Sequence[Run], latents: Sequence[int]) -> tuple[Run, ...]:
