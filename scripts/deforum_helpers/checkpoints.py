@@ -131,7 +131,7 @@ def check_report(
         "capabilities": list(info.capabilities),
         "parts": {name: _part_report(part) for name, part in info.parts.items()},
         "missing": [{"part": gap.part, "reason": gap.reason, "command": gap.command} for gap in info.missing],
-        "problems": list(info.problems),
+        "problems": [str(problem) for problem in info.problems],
         "notes": list(info.notes),
     }
     if hashes:

@@ -11,6 +11,8 @@ import pytest
 from deforum_helpers.checkpoints import find_models, inspect_model
 from deforum_helpers.errors import ModelError
 from deforum_helpers.model_files import identify_parts, inspect_models, read_tensor_file
+from deforum_helpers.model_files.fault import Fault
+from deforum_helpers.model_files.info import Missing, ModelInfo
 from deforum_helpers.model_files.layouts import LAYOUTS
 from deforum_helpers.model_files.tensors import dit_sizes_of_variant, dit_tensors
 from deforum_helpers.variants import DEMO, VARIANTS
@@ -145,7 +147,7 @@ def test_wrong_tensors_are_named(t2v: Path, change: object, says: str) -> None:
     write_sparse(t2v / "diffusion_pytorch_model.safetensors", tensors)
     info = inspect_model(t2v)
     assert not info.complete
-    assert "diffusion_pytorch_model.safetensors: " in info.problems[0]
+    assert "diffusion_pytorch_model.safetensors: " in str(info.problems[0])
     with pytest.raises(ModelError, match=says):
         info.require()
 
@@ -197,7 +199,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, index: bool) -> None:
     (folder / "diffusion_pytorch_model-00003-of-00006.safetensors").unlink()
     info = inspect_model(folder)
     assert not info.complete
-    assert any("00003" in problem for problem in info.problems)
+    assert any("00003" in problem.text for problem in info.problems)
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size - 5)
     with pytest.raises(ModelError, match="00004-of-00006"):
         inspect_model(folder).require()
-    assert any("is truncated: tensor" in problem for problem in inspect_model(folder).problems)
+    assert any("is truncated: tensor" in problem.text for problem in inspect_model(folder).problems)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_a_part_of_another_model_is_told_so(t2v: Path, file: str, tensors: str, 
     write_sparse(t2v / file, shapes.get(tensors) or manifest(tensors))
     info = inspect_model(t2v)
     assert not info.complete
-    assert any(says in text for text in [*info.problems, *map(str, info.missing)]), info
+    assert any(says in text for text in map(str, [*info.problems, *info.missing])), info
 
 
 def test_the_demos_parts_are_never_lent_to_a_real_model(t2v: Path) -> None:
@@ -364,14 +366,14 @@ def test_unreadable_folders(t2v: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("deforum_helpers.model_files.folders.os.scandir", refusing)
     info = inspect_model(t2v)
-    assert any("google: can't be read (Permission denied)" in problem for problem in info.problems)
+    assert any("google: can't be read (Permission denied)" in problem.text for problem in info.problems)
     assert [gap.part for gap in info.missing] == ["tokenizer"]
 
 
 def test_a_web_page_in_place_of_a_part(t2v: Path) -> None:
     (t2v / "Wan2.1_VAE.safetensors").write_text("<!DOCTYPE html><title>Log in</title>")
     info = inspect_model(t2v)
-    assert any("Wan2.1_VAE.safetensors: is a web page" in problem for problem in info.problems)
+    assert any("Wan2.1_VAE.safetensors: is a web page" in problem.text for problem in info.problems)
     assert [gap.part for gap in info.missing] == ["vae"]
     assert inspect_model(t2v / "diffusion_pytorch_model.safetensors").problems == info.problems
 
@@ -387,3 +389,15 @@ def test_a_broken_file_that_nothing_needs_is_only_noted(t2v: Path) -> None:
 def test_a_reference_that_is_none(text: str) -> None:
     with pytest.raises(ModelError):
         inspect_model(text)
+
+
+def test_what_is_wrong_brings_its_next_step_or_gets_the_download():
+    """A fault's words may hold "; " and still tell of no next step."""
+    lacking = (Missing("vae", "m: the VAE isn't there", "hf download it"),)
+    for fault, told in (
+        (Fault("a.pth: is too short; got 3"), "a.pth: is too short; got 3; get the VAE with: hf download it"),
+        (Fault("a.pth: is a web page", "take the raw file"), "a.pth: is a web page; take the raw file"),
+    ):
+        with pytest.raises(ModelError) as caught:
+            ModelInfo("m", "m", DEMO, problems=(fault,), missing=lacking).require()
+        assert caught.value.one_line() == f"{told} (and 1 more: see check-model)"

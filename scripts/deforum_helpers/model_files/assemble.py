@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..variants import VAES, VARIANTS, Variant
-from .info import PART_TITLES, Missing, ModelInfo, gap
+from .fault import Fault
+from .info import NAME_ONE, PART_TITLES, Missing, ModelInfo, gap
 from .parts import PartInfo, variants_of
 from .scan import Scan, scan_files, scan_folder
 
@@ -29,7 +30,7 @@ _NEIGHBOURS = (
     "tokenizers", "google",
 )  # fmt: skip
 _LEVELS_UP = 3
-_NEXT = "; download it again, or take another version of the model"
+_NEXT = "download it again, or take another version of the model"
 _NAMELESS = ("diffusion_pytorch_model", "model")  # every release calls its backbone so
 
 
@@ -72,8 +73,8 @@ def inspect_models(path: str | os.PathLike[str], elsewhere: Iterable[Scan] = ())
     mine = [model for model in models if any(os.fspath(root) in part.files for part in model.parts.values())]
     if mine and mine[0].variant:
         return mine[:1]
-    faults = [fault for fault in scan.faults if fault.startswith(f"{root}: ")]
-    no_backbone = f"{root}: is no Wan backbone; name a model's folder, or its backbone's file"
+    faults = [fault for fault in scan.faults if fault.text.startswith(f"{root}: ")]
+    no_backbone = Fault(f"{root}: is no Wan backbone", NAME_ONE)
     return mine[:1] or [ModelInfo(os.fspath(root), root.stem, problems=tuple(faults or [no_backbone]))]
 
 
@@ -235,8 +236,8 @@ def _model(root: Path, path: Path, group: list[PartInfo], scan: Scan, others: li
     first, name = Path(group[0].files[0]), _name(path)
     # Other models' broken files are not this one's.
     inside = next(place for place in (path, root, root.parent) if place.is_dir())
-    spoilt = tuple(fault for fault in scan.faults if fault.startswith(os.fspath(inside)))
-    faults = [f"{part.files[0]}: {line}{_NEXT}" for part in group for line in part.problems]
+    spoilt = tuple(fault for fault in scan.faults if fault.text.startswith(os.fspath(inside)))
+    faults = [Fault(f"{part.files[0]}: {line}", _NEXT) for part in group for line in part.problems]
     parts = dict(zip(("dit_high", "dit_low") if len(group) == 2 else ("dit",), group, strict=True))
     variant = _variant_of(group)
     if not variant:
@@ -253,7 +254,7 @@ def _model(root: Path, path: Path, group: list[PartInfo], scan: Scan, others: li
             parts[part] = chosen
     # A broken file may be the very part that is missing; where nothing is missing it doesn't matter.
     problems = (*spoilt, *faults) if missing or faults else ()
-    notes = (*_notes(row, group), *(spoilt if path.is_dir() and not problems else ()))
+    notes = (*_notes(row, group), *(map(str, spoilt) if path.is_dir() and not problems else ()))
     return ModelInfo(os.fspath(path), name, variant, parts, problems, tuple(missing), notes)
 
 

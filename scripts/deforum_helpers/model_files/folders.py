@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .fault import Fault
+
 __all__ = ["walk"]
 
 _SKIPPED = frozenset({"blobs", "refs", ".git", "__pycache__", "node_modules", "venv"})
 
 
-def walk(folder: Path, depth: int, faults: list[str]) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path, depth: int, faults: list[Fault]) -> Iterator[tuple[Path, list[str]]]:
     """(folder, names of the files in it, sorted), down to `depth` levels below the first, nearest first.
 
-    faults: gets "folder: why it can't be read", one line each.
+    faults: gets those of folders that can't be read.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [(folder, 0)]
@@ -28,7 +30,7 @@ def walk(folder: Path, depth: int, faults: list[str]) -> Iterator[tuple[Path, li
             with os.scandir(here) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            faults.append(f"{here}: can't be read ({error.strerror or error})")
+            faults.append(Fault(f"{here}: can't be read ({error.strerror or error})"))
             continue
         files = []
         for entry in entries:

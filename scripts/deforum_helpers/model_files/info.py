@@ -10,15 +10,17 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..variants import DEMO, VARIANTS, Variant
+from .fault import Fault
 from .parts import PartInfo
 
-__all__ = ["PART_TITLES", "Missing", "ModelInfo", "gap"]
+__all__ = ["NAME_ONE", "PART_TITLES", "Missing", "ModelInfo", "gap"]
 
 PART_TITLES = {
     "dit": "the backbone", "dit_high": "the high-noise expert", "dit_low": "the low-noise expert", "vae": "the VAE",
     "text_encoder": "the text encoder", "image_encoder": "the image encoder", "tokenizer": "the tokenizer",
 }  # fmt: skip
 
+NAME_ONE = "name a model's folder, or its backbone's file"
 _IN_REPOSITORY = {
     ("vae", "wan2.1"): "Wan2.1_VAE.pth",
     ("vae", "wan2.2"): "Wan2.2_VAE.pth",
@@ -50,14 +52,14 @@ class ModelInfo:
     path: its folder, or the backbone's file where a folder holds several models.
     variant: name of the row of VARIANTS, "" if none.
     parts: dit (or dit_high and dit_low), vae, text_encoder, tokenizer, image_encoder -> what it is loaded from.
-    problems: one line each, any of them keeps the model from being loaded; notes: what is worth knowing.
+    problems: any of them keeps the model from being loaded; notes: what is worth knowing.
     """
 
     path: str
     name: str
     variant: str = ""
     parts: Mapping[str, PartInfo] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    problems: tuple[Fault, ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -101,14 +103,14 @@ class ModelInfo:
 
     def require(self) -> ModelInfo:
         """Itself if it can be loaded; else raises ModelError with the first thing in the way."""
-        faults = [*self.problems, *(str(missing) for missing in self.missing)]
         if self.complete:
             return self
-        first = (faults or [f"{self.path}: is no Wan model; name a model's folder, or its backbone's file"])[0]
-        if self.missing and "; " not in first:  # what is wrong has no next step of its own: the download is one
-            first += f"; get {PART_TITLES[self.missing[0].part]} with: {self.missing[0].command}"
+        faults = [*self.problems, *self.missing]
+        first = faults[0] if faults else Fault(f"{self.path}: is no Wan model", NAME_ONE)
+        if self.missing and isinstance(first, Fault) and not first.next_step:  # then the download is one
+            first = Fault(first.text, f"get {PART_TITLES[self.missing[0].part]} with: {self.missing[0].command}")
         more = f" (and {len(faults) - 1} more: see check-model)" if len(faults) > 1 else ""
-        raise ModelError(first + more)
+        raise ModelError(f"{first}{more}")
 
 
 def gap(part: str, row: Variant, path: Path, why_not: str = "") -> Missing:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ModelError
+from .fault import Fault
 from .folders import walk
 from .headers import WEIGHT_SUFFIXES, TensorFile, read_tensor_file
 from .lora_header import looks_like_wan_lora
@@ -31,11 +32,11 @@ _NO_ADDED_TOKENS = re.compile(rb'"added_tokens"\s*:\s*\[\s*\]')
 
 @dataclass
 class Scan:
-    """What lies in a folder.  faults: "file: what is wrong with it", one line each."""
+    """What lies in a folder, and what is wrong with it."""
 
     parts: list[PartInfo] = field(default_factory=list)
     tokenizers: list[PartInfo] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
 
 def scan_folder(folder: Path, depth: int = _DEEPEST) -> Scan:
@@ -45,7 +46,7 @@ def scan_folder(folder: Path, depth: int = _DEEPEST) -> Scan:
     for here, files in walk(folder, depth, scan.faults):
         entries += len(files)
         if entries > _MOST_ENTRIES:
-            scan.faults.append(f"{folder}: holds more than {_MOST_ENTRIES} files, the rest was not looked at")
+            scan.faults.append(Fault(f"{folder}: holds more than {_MOST_ENTRIES} files, the rest was not looked at"))
             break
         found = scan_files([here / name for name in files if Path(name).suffix.lower() in WEIGHT_SUFFIXES], files)
         scan.parts += found.parts
@@ -64,7 +65,7 @@ def scan_files(paths: Iterable[Path], listing: Iterable[str] = ()) -> Scan:
         try:
             headers[path.name] = read_tensor_file(path)
         except ModelError as error:
-            scan.faults.append(str(error))
+            scan.faults.append(Fault.of(error))
     sets, incomplete = _shard_sets(headers, paths, listing)
     loose = []
     for names in sets:
@@ -72,10 +73,10 @@ def scan_files(paths: Iterable[Path], listing: Iterable[str] = ()) -> Scan:
         if not parts and len(names) == 1:
             loose.append(names[0])
         absent = incomplete.get(names[0], "")
-        scan.faults += [absent] if absent else []
+        scan.faults += [Fault(absent)] if absent else []
         scan.parts += parts
     _join_unnumbered(scan, headers, loose)
-    scan.faults += [f"{headers[name].path}: {what}" for name in loose if (what := _foreign(headers[name]))]
+    scan.faults += [Fault(f"{headers[name].path}: {what}") for name in loose if (what := _foreign(headers[name]))]
     return scan
 
 
