@@ -10,11 +10,11 @@ import hashlib
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from .progress import ClipWork
 from .protocol import ClipDone, ClipRequest, LoraUse, StreamPart
 from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
-from .video.frames import open_frames, read_png, save_frames, write_png
+from .video.frames import StoredFrames, open_frames, read_png, save_frames, write_png
 from .video.retiming import Method, retime
 from .worker_client import ClipRenderer, OnEvent
 
@@ -289,8 +289,8 @@ def _former_picture(job: Job, clip: Clip) -> np.ndarray:
     return read_png(job.lead.picture)
 
 
-class ShotFrames(Sequence[np.ndarray]):
-    """The native frames of a clip's shot as they stand once that clip is rendered; only what is touched is read."""
+class ShotFrames(StoredFrames):
+    """The native frames of a clip's shot as they stand once that clip is rendered."""
 
     def __init__(self, job: Job, clip: Clip) -> None:
         self._files = job.files
@@ -300,13 +300,7 @@ class ShotFrames(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return self._clips[0].native_start + self._clips[0].new_frames
 
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
+    def read(self, index: int) -> np.ndarray:
         for clip in self._clips:
             if clip.native_start <= index < clip.native_start + clip.new_frames:
                 if clip.index not in self._open:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -92,14 +93,12 @@ def write_thumbnail(path: str | Path, frame: np.ndarray, longest_side: int = 320
     write_bytes(path, buffer.getvalue())
 
 
-class PngSequence(Sequence[np.ndarray]):
-    """Output frames [0, count) read back from their PNGs, one at a time."""
+class StoredFrames(Sequence[np.ndarray]):
+    """Frames on disk, each read when it is touched.  A kind of them says how many and how one is read."""
 
-    def __init__(self, folder: str | Path, timestring: str, count: int) -> None:
-        self._folder, self._timestring, self._count = Path(folder), timestring, count
-
-    def __len__(self) -> int:
-        return self._count
+    @abstractmethod
+    def read(self, index: int) -> np.ndarray:
+        """Frame 0 <= index < len(self), uint8 [H, W, 3]."""
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -107,10 +106,23 @@ class PngSequence(Sequence[np.ndarray]):
     def __getitem__(self, index: slice) -> list[np.ndarray]: ...
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(self._count))]
-        if not -self._count <= index < self._count:
+            return [self.read(k) for k in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return read_png(frame_path(self._folder, self._timestring, index % self._count))
+        return self.read(index % len(self))
+
+
+class PngSequence(StoredFrames):
+    """Output frames [0, count) read back from their PNGs."""
+
+    def __init__(self, folder: str | Path, timestring: str, count: int) -> None:
+        self._folder, self._timestring, self._count = Path(folder), timestring, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, index: int) -> np.ndarray:
+        return read_png(frame_path(self._folder, self._timestring, index))
 
 
 class FrameWriter:
