@@ -147,3 +147,14 @@ def until(true: Callable[[], bool], seconds: float = 120) -> None:
 def values(page: Any) -> dict[str, Any]:
     """What the form would send."""
     return page.evaluate("() => window.deforumWan.store.request()")
+
+
+def all_over(webui: WebUI, page: Any) -> None:
+    """Nothing runs or waits any more; the page shows the queue, without dialogs and notices."""
+    page.keyboard.press("Escape")
+    live = webui.ask("GET", "jobs?states=pending,running,interrupted&limit=200")["jobs"]
+    if live:
+        webui.ask("POST", "jobs/cancel", {"ids": [job["id"] for job in live]})
+    until(lambda: webui.ask("GET", "jobs?states=pending,running")["total"] == 0)
+    page.evaluate("() => window.deforumWan.notices.replaceChildren()")
+    page.click("role=tab[name=Queue]")

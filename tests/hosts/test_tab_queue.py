@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tab_pages import opened, set_field, until, values
+from tab_pages import all_over, opened, set_field, until, values
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -22,15 +22,11 @@ def page(standalone, browser):
 @pytest.fixture(autouse=True)
 def _empty(standalone, page):
     """Every test begins with an empty queue and without a dialog."""
-    page.keyboard.press("Escape")
-    waiting = [job["id"] for job in standalone.ask("GET", "jobs?states=pending&limit=200")["jobs"]]
-    if waiting:
-        standalone.ask("POST", "jobs/cancel", {"ids": waiting})
+    all_over(standalone, page)
     ended = [job["id"] for job in standalone.ask("GET", "jobs?limit=200")["jobs"]]
     if ended:
         standalone.ask("POST", "jobs/delete", {"ids": ended})
-    page.evaluate("() => { window.deforumWan.notices.replaceChildren(); window.deforumWan.poll(); }")
-    page.click("role=tab[name=Queue]")
+    page.evaluate("() => window.deforumWan.poll()")
     page.wait_for_selector(".dw-waiting-jobs .dw-empty")
 
 

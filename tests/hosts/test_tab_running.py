@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tab_pages import opened, set_field, until, values
+from tab_pages import all_over, opened, set_field, until, values
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -21,15 +21,10 @@ def page(standalone, browser):
 @pytest.fixture(autouse=True)
 def _idle(standalone, page):
     """Every test begins with nothing running or waiting, and an open queue."""
-    page.keyboard.press("Escape")
-    live = [job["id"] for job in standalone.ask("GET", "jobs?states=pending,running,interrupted")["jobs"]]
-    if live:
-        standalone.ask("POST", "jobs/cancel", {"ids": live})
-    until(lambda: standalone.ask("GET", "jobs?states=pending,running")["total"] == 0)
+    all_over(standalone, page)
     standalone.ask("POST", "queue/resume", {})
-    page.evaluate("() => { window.deforumWan.resetForm(); window.deforumWan.notices.replaceChildren(); }")
+    page.evaluate("() => window.deforumWan.resetForm()")
     set_field(page, "max_frames", "33")
-    page.click("role=tab[name=Queue]")
 
 
 def generate(page, steps: str, prompt: str = "a red balloon over the sea") -> int:
