@@ -59,6 +59,21 @@ def test_where_the_model_takes_a_last_frame_it_flows_into_the_picture(variant, s
     assert [clip.end_picture for clip in made.clips if clip is not before] == [""] * (len(made.clips) - 1)
 
 
+@pytest.mark.parametrize(
+    ("variant", "more", "words"),
+    [
+        (TINY, {}, "(tiny, bundled) is given no last frame, so the video cuts to the picture, at frame 20, 50"),
+        (VARIANTS["wan2.2-ti2v-5B"], {"width": 832, "height": 480}, "the video cuts to the picture, at frame 20, 50"),
+        (VACE, {"zoom": "1.01"}, "init_images: where the camera moves the video cuts to the picture, at frame 20, 50"),
+        (VACE, {}, ""),
+    ],
+)
+def test_where_the_video_cuts_to_a_picture_the_plan_says_so(variant, more, words):
+    notes = planned({"0": "a.png", "20": "b.png", "max_f-9": "c.png"}, variant, **more).notes
+    said = [note for note in notes if "cuts to the picture" in note]
+    assert len(said) == bool(words) and "".join(said).endswith(words)
+
+
 def test_a_moving_camera_ends_in_no_picture():
     made = planned({"0": "a.png", "30": "b.png"}, VACE, zoom="1.01")
     assert not any(clip.end_picture for clip in made.clips)

@@ -67,6 +67,27 @@ def with_images(
     video shows then.  follows_video: whether a clip that starts at a frame is drawn over one.
     Raises SettingsError where there is neither.
     """
+    begun = _begun(stretches, images, variant, follows_video, notes)
+    given, cut_to = list(begun), []
+    for index, (former, following) in enumerate(pairwise(begun)):
+        if not (following.picture and following.start in images):
+            continue
+        moves = camera is not None and camera.moves(former.start, former.end)
+        if variant.last_image_input and not moves:
+            given[index] = dataclasses.replace(former, end_picture=following.picture)
+        else:
+            cut_to.append(following.start)
+    if cut_to:
+        why = "where the camera moves" if variant.last_image_input else f"{variant.title} is given no last frame, so"
+        notes.append(f"{_FIELD}: {why} the video cuts to the picture, at frame {first_few(cut_to, _MOST_NAMED)}")
+    return given
+
+
+def _begun(
+    stretches: list[Stretch], images: dict[int, str], variant: Variant, follows_video: Callable[[int], bool],
+    notes: list[str],
+) -> list[Stretch]:  # fmt: skip
+    """Every shot with what it starts from, see with_images."""
     given, again, of_video = [], 0, []
     for stretch in stretches:
         if stretch.kind == "noise":
@@ -89,12 +110,6 @@ def with_images(
             f"init_video: {variant.title} starts from pictures and none is given, so what the video shows at frame"
             f" {first_few(of_video, _MOST_NAMED)} is one"
         )
-    if not variant.last_image_input:
-        return given
-    for index, (former, following) in enumerate(pairwise(list(given))):
-        moves = camera is not None and camera.moves(former.start, former.end)
-        if following.picture and following.start in images and not moves:
-            given[index] = dataclasses.replace(former, end_picture=following.picture)
     return given
 
 
