@@ -16,7 +16,7 @@ from .init_video import init_video, notes_on
 from .lead import lead_of
 from .model_files import ModelInfo, inspect_models
 from .planning.seeds import resolve_seed
-from .preflight import find_model, isolated_ffmpeg
+from .preflight import find_model, given_pictures, isolated_ffmpeg
 from .settings import RenderSettings
 from .timeline import Clip, Plan, plan, plan_to_dict
 from .variants import VARIANTS, Variant
@@ -31,6 +31,7 @@ def show_plan(arguments: argparse.Namespace) -> int:
     """Print the clips of a settings file, as a table or as JSON."""
     settings, notes = read_settings(arguments.settings, arguments)
     decided = plan(settings, _variant(settings), resolve_seed(settings.seed), lead_of(settings))
+    given_pictures(settings)
     source = init_video(settings, isolated_ffmpeg())
     for note in (*notes, *decided.notes, *(notes_on(settings, source) if source else ())):
         print(f"note: {note}", file=sys.stderr)
@@ -64,11 +65,11 @@ def plan_lines(decided: Plan) -> list[str]:
         )  # fmt: skip
         lines.append("  ".join(cells).rstrip())
     seconds = decided.max_frames / decided.fps
-    shots = decided.clips[-1].shot + 1
+    clips, shots = len(decided.clips), decided.clips[-1].shot + 1
     lines.append(
         f"{decided.max_frames} frames, {seconds:.2f} s at {decided.fps:g} fps, {decided.width}x{decided.height}, "
-        f"{len(decided.clips)} clips in {shots} shot{'s' if shots > 1 else ''}, motion at {decided.motion_fps:g} fps, "
-        f"seed {decided.seed}, {decided.variant}"
+        f"{clips} clip{'s' if clips > 1 else ''} in {shots} shot{'s' if shots > 1 else ''}, "
+        f"motion at {decided.motion_fps:g} fps, seed {decided.seed}, {decided.variant}"
     )
     return lines
 

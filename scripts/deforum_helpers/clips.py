@@ -200,7 +200,7 @@ def _end_picture(job: Job, clip: Clip) -> str:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def stream_before(job: Job, clip: Clip) -> tuple[StreamPart, ...]:

@@ -136,26 +136,32 @@ def beside(path: str, folder: Path) -> str:
 
 def checked_pictures(settings: RenderSettings) -> dict[str, str]:
     """sha256 of every picture given, and of the init video, by path.  Raises SettingsError for what can't be read."""
-    named = dict.fromkeys(named_files(settings.init_images, "init_images").values(), "init_images")
-    if settings.init_image:
-        named[settings.init_image] = "init_image"
-    hashes = {path: checked_picture(path, where) for path, where in named.items()}
+    hashes = given_pictures(settings)
     if settings.init_video:
         hashes[settings.init_video] = _checked_video(settings.init_video)
     return hashes
 
 
+def given_pictures(settings: RenderSettings) -> dict[str, str]:
+    """sha256 of every picture given, by path.  Raises SettingsError for what can't be read."""
+    named = dict.fromkeys(named_files(settings.init_images, "init_images").values(), "init_images")
+    if settings.init_image:
+        named[settings.init_image] = "init_image"
+    return {path: checked_picture(path, where) for path, where in named.items()}
+
+
 def checked_picture(path: str, where: str) -> str:
     """sha256 of a picture that can be read.  where: the field that names it."""
-    if not Path(path).is_file():
+    place = Path(path).expanduser()
+    if not place.is_file():
         raise SettingsError(
             "there is no such picture", where=where, got=path, next_step="check the path, or leave it empty"
         )
     try:
-        read_png(path)
+        read_png(place)
     except InputError as error:
         raise SettingsError(error.what, where=where, got=path, next_step="choose another picture") from error
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(place.read_bytes()).hexdigest()
 
 
 def _checked_video(path: str) -> str:

@@ -178,6 +178,9 @@ def prompts_from_json(text: str) -> tuple[dict[str, Any], list[str]]:
 
 def named_files(text: str, where: str) -> dict[str, str]:
     """What a field of files holds: {"frame": "path", ...} as JSON text, or "".  Raises SettingsError."""
+    if text.strip() and not text.lstrip().startswith("{"):
+        allowed = '{"0": "a.png", "max_f/2": "b.png"}'
+        raise SettingsError("must be files by frame", where=where, got=text, allowed=allowed)
     return json_object(text, where)[0] if text.strip() else {}
 
 

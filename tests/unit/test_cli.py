@@ -200,6 +200,11 @@ def test_plan_as_json_has_what_a_program_needs(settings, capsys):
     assert {"guidance_scale", "strength", "shift", "seed"} <= set(plan["schedules"])
 
 
+def test_plan_looks_at_the_pictures(settings, capsys):
+    status, _, errors = run(capsys, "plan", settings(), "--set", "init_image=none.png")
+    assert status == 2 and "init_image: there is no such picture; got 'none.png'; check the path" in errors
+
+
 def test_plan_for_a_model_that_is_not_here(settings, capsys):
     status, out, _ = run(capsys, "plan", settings(), "--json", "--model", "wan2.1-t2v-14B")
     assert status == 0

@@ -298,9 +298,11 @@ def test_a_loop_can_not_follow_a_video(videos):
     ("changes", "where", "words"),
     [
         ({"init_video": "none.mp4"}, "init_video", "no such video"),
-        ({"init_video": "text.mp4"}, "init_video", "no video that can be read"),
+        ({"init_video": "text.mp4"}, "init_video", r"no video that can be read \(it is damaged, or no video at all\)"),
+        ({"init_video": "sound.mp4"}, "init_video", "it holds no pictures"),
+        ({"init_video": "."}, "init_video", "is no file"),
         ({"init_video": "list.m3u8"}, "init_video", "no video that can be read"),
-        ({"init_video": "picture.gif"}, "init_video", "no moving pictures"),
+        ({"init_video": "picture.gif"}, "init_video", "no more than one picture; init_image takes that"),
         ({"init_video": "cut.mp4"}, "init_video", "no video that can be read"),
         ({"extract_from_frame": 60}, "extract_from_frame", "ends before that; got 60; allowed: 0 to 59"),
         ({"extract_from_frame": 9, "extract_to_frame": 8}, "extract_to_frame", "before extract_from_frame"),
@@ -311,6 +313,8 @@ def test_what_is_no_video_is_told_at_its_field(videos, tmp_path, changes, where,
 
     whole = videos(16, 60)
     (tmp_path / "text.mp4").write_text("hello")
+    sound = ["-f", "lavfi", "-i", "sine=d=0.1", str(tmp_path / "sound.mp4")]
+    subprocess.run([find_ffmpeg().path, "-v", "error", *sound], check=True)
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
     Image.new("RGB", (20, 20)).save(tmp_path / "picture.gif")
     (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:900])

@@ -106,7 +106,8 @@ def test_an_image_model_takes_the_last_picture_for_its_cuts():
     ("given", "words"),
     [
         ('{"0": "https://example.org/a.png"}', "nothing is fetched"), ('{"0": 5}', "must be text"),
-        ("[]", "one JSON object"), ('{"0": "a\\u0000"}', "null character"), ("a.png", "not valid JSON"),
+        ("[]", "must be files by frame"), ('{"0": "a\\u0000"}', "null character"), ("a.png", "must be files by frame"),
+        ('{"0": a.png}', "not valid JSON"),
     ],
 )  # fmt: skip
 def test_what_is_no_set_of_pictures_is_refused(given, words):
@@ -145,6 +146,16 @@ def test_a_picture_that_isnt_there_is_named(tmp_path):
     with pytest.raises(SettingsError, match="no such picture") as caught:
         checked_pictures(make({"0": str(tmp_path / "none.png")}))
     assert caught.value.where == "init_images"
+
+
+def test_a_picture_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_png(tmp_path / "a.png", np.zeros((16, 32, 3), np.uint8))
+    settings = make({"0": "~/a.png"})
+    pictures = checked_pictures(settings)
+    job = Job(settings, plan(settings, TINY, 1), MODEL, "weights", JobFiles(tmp_path, "x"), pictures)
+    assert clip_requests(job)[0].init_image == str(tmp_path / "a.png")
 
 
 def test_from_another_machine_only_pictures_of_known_folders_may_be_named(tmp_path, monkeypatch):

@@ -114,4 +114,4 @@ def _can_end_at(stretch: Stretch, native: int, window: Window) -> bool:
 def _bent(exact: Fraction, step: Fraction) -> str:
     if exact == step:
         return ""
-    return f"; motion runs at {float(exact / step):.3g} of its speed, so that the loop closes exactly"
+    return f"; motion runs at {float(exact / step):.3g} times its speed, so that the loop closes exactly"

@@ -120,7 +120,7 @@ def last_lines(stderr: bytes) -> str:
 
 def local(path: str | Path) -> str:
     """A path as ffmpeg takes it for a file whatever it looks like."""
-    return "file:" + str(Path(path).absolute())
+    return "file:" + str(Path(path).expanduser().absolute())
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -147,7 +147,7 @@ def check_soundtrack(path: str | Path, ffmpeg: str | Path = "") -> Path:
         next_step = "download it and give the file's path"
         raise InputError("it is never fetched", got=str(path), allowed=allowed, next_step=next_step, where=field)
     try:
-        found = Path(path).is_file()
+        found = Path(path).expanduser().is_file()
     except (OSError, ValueError):  # too long, or with a null character
         found = False
     if not found:
@@ -160,7 +160,7 @@ def check_soundtrack(path: str | Path, ffmpeg: str | Path = "") -> Path:
         what = f"no audio in this file that can be read ({error.what})"
         next_step = "choose another file or leave it empty"
         raise InputError(what, got=str(path), allowed=allowed, next_step=next_step, where=field) from error
-    return Path(path).absolute()
+    return Path(path).expanduser().absolute()
 
 
 def sound_input(path: str | Path) -> list[str]:

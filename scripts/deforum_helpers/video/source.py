@@ -24,6 +24,10 @@ _CONTAINERS = "asf,avi,flv,gif,matroska,mov,mpeg,mpegts,mxf,ogg,rm"
 _LARGEST_SIDE = 8192  # pixels; a larger picture is no video that anyone films, and decoding it would fill the memory
 _UNSURE = 8  # frames by which a container's count and what comes out of the decoder may differ
 _SIGN_OF_LIFE = 100  # of the frames that are passed over, each such one comes along, so that a stop is heard
+_PLAINLY = (  # what ffmpeg says of a file -> what that means
+    ("0:v:0", "it holds no pictures"),
+    ("Error opening input", "it is damaged, or no video at all"),
+)
 _STREAM = re.compile(r"Stream #0:\d+.*?: Video: .*?, (\d{1,6})x(\d{1,6})[ ,\[].*")
 _RATE = re.compile(r"([\d.]+)(k?) (?:fps|tbr)\b")
 
@@ -53,8 +57,9 @@ def open_source(path: str | Path, where: str, ffmpeg: str | Path = "") -> Source
         stat = None
     if stat is None or not place.is_file():
         raise SettingsError(
-            "there is no such video", where=where, got=str(path), next_step="check the path, or leave it empty"
-        )
+            "is no file" if stat else "there is no such video", where=where, got=str(path),
+            next_step="check the path, or leave it empty",
+        )  # fmt: skip
     try:
         return _looked_into(str(place), find_ffmpeg(ffmpeg).path, stat.st_mtime_ns, stat.st_size)
     except OutputError as error:
@@ -67,13 +72,16 @@ def open_source(path: str | Path, where: str, ffmpeg: str | Path = "") -> Source
 @lru_cache(maxsize=16)
 def _looked_into(path: str, program: str, changed: int, size: int) -> Source:
     """changed, size: of the file, so that another one under its name is looked into anew.  Raises OutputError."""
-    done = call(program, "-v", "info", "-progress", "pipe:1", "-nostats", *_input(path),
-                "-map", "0:v:0", "-c", "copy", "-f", "null", "-")  # fmt: skip
+    try:
+        done = call(program, "-v", "info", "-progress", "pipe:1", "-nostats", *_input(path),
+                    "-map", "0:v:0", "-c", "copy", "-f", "null", "-")  # fmt: skip
+    except OutputError as error:
+        raise OutputError(next((plain for said, plain in _PLAINLY if said in error.what), error.what)) from error
     stream = _STREAM.search(done.stderr.decode("utf-8", "replace"))
     rate = stream and _RATE.search(stream[0])
     counts = re.findall(rb"^frame=\s*(\d+)", done.stdout, re.MULTILINE)
     if not stream or not rate or not counts or int(counts[-1]) < 2:
-        raise OutputError("it has no moving pictures")
+        raise OutputError("it holds no more than one picture; init_image takes that")
     width, height = int(stream[1]), int(stream[2])
     if not 0 < max(width, height) <= _LARGEST_SIDE:
         raise OutputError(f"its pictures are {width} x {height}, more than {_LARGEST_SIDE} a side")
