@@ -26,6 +26,7 @@ from .planning.keyframe_images import check_images, keyframe_images, with_images
 from .planning.limits import (
     check_against,
     note_held_schedules,
+    note_lost_video,
     note_shared_seeds,
     note_short_tails,
     note_whole_pictures,
@@ -136,6 +137,8 @@ def plan(settings: RenderSettings, variant: Variant, resolved_seed: int, lead: L
     )
     clips = tuple(maker.clip(index, stretch) for index, stretch in enumerate(stretches))
     note_whole_pictures(clips, variant, notes)
+    if camera and settings.init_video:
+        note_lost_video(camera, clips, notes)
     note_shared_seeds(clips, settings, notes)
     steps = np.floor(series["num_inference_steps"].values)
     held = {"num_inference_steps": steps, "shift": series["shift"].values}

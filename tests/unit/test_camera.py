@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from deforum_helpers.camera_frames import given_frames, guide_frames, moved_frames
+from deforum_helpers.errors import SettingsError
 from deforum_helpers.planning.camera import LEAST_IN_VIEW, camera_of, moved
 from deforum_helpers.settings import RenderSettings
 from deforum_helpers.timeline import plan, plan_to_dict
@@ -209,3 +210,25 @@ def test_there_and_back_gives_nearly_the_picture(picture):
 def test_settings_reach_the_camera():
     fields = {field.name for field in dataclasses.fields(RenderSettings)}
     assert {"zoom", "angle", "fov", "border", "camera_strength"} <= fields
+
+
+@pytest.mark.parametrize(
+    ("values", "frame"),
+    [
+        ({"zoom": "1.02"}, 71),
+        ({"translation_x": "1"}, 97),
+        ({"zoom": "1.02", "strength": "0: (1), 60: (0), 61: (1)"}, 0),
+    ],
+)
+def test_the_plan_says_where_the_camera_loses_an_init_video(values, frame):
+    """Its way adds up over the clips of a shot: at 1.02 a frame the video is four times as large after 70 frames."""
+    said = [note for note in planned(max_frames=120, init_video="v.mp4", **values).notes if "in view" in note]
+    assert len(said) == bool(frame)
+    assert not frame or frame <= int(said[0].split()[-1]) < frame + 16
+    assert not any("in view" in note for note in planned(max_frames=120, **values).notes)
+
+
+def test_a_camera_that_goes_too_far_over_an_init_video_is_told():
+    with pytest.raises(SettingsError, match=r"init_video: the camera magnifies it .* times by frame .*; allowed: up"):
+        planned(max_frames=400, init_video="v.mp4", zoom="1.3")
+    assert planned(max_frames=400, zoom="1.3").clips

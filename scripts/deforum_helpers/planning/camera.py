@@ -93,13 +93,17 @@ class Camera:
 
     def leaves(self, motion: np.ndarray) -> bool:
         """Whether a motion leaves too little of the picture before it to make the picture behind it from."""
+        seen, size = self.in_view(motion)
+        return seen < LEAST_IN_VIEW or not 1 / MOST_MAGNIFIED <= size <= MOST_MAGNIFIED
+
+    def in_view(self, motion: np.ndarray) -> tuple[float, float]:
+        """(the share of the picture behind a motion that the one before it fills, how much larger it is there)."""
         width, height = self.width - 1.0, self.height - 1.0
         places = np.stack(np.meshgrid(np.linspace(0, width, 9), np.linspace(0, height, 9)), axis=-1).reshape(-1, 2)
         earlier = moved(np.linalg.inv(motion), places)
         seen = np.all((earlier >= -0.5) & (earlier <= (width + 0.5, height + 0.5)), axis=1).mean()
         around = moved(motion, np.array([[0, 0], [1, 0], [0, 1]]) + np.array([width, height]) / 2)
-        size = math.sqrt(abs(np.linalg.det(around[1:] - around[0])))
-        return bool(seen < LEAST_IN_VIEW or not 1 / MOST_MAGNIFIED <= size <= MOST_MAGNIFIED)
+        return float(seen), math.sqrt(abs(np.linalg.det(around[1:] - around[0])))
 
     def bounds(self, bounds: Sequence[int], least: int) -> list[int]:
         """Further output frames where a clip must start, so that each clip's first picture shows enough of its last.

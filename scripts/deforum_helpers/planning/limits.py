@@ -17,6 +17,8 @@ from .clip_maker import Clip
 from .stream import Before, Rate, Stretch, Window, last_frame, steepest_rate
 
 _MOST_NAMED = 5
+_FARTHEST = 1000  # times that a camera may magnify an init video: a pixel then fills the picture
+_LEAST_LEFT = 0.25  # of an init video's picture, or of its size, that a camera may leave without a note
 
 
 def check_against(settings: RenderSettings, variant: Variant) -> None:
@@ -88,6 +90,28 @@ def plan_camera(settings: RenderSettings, window: Window, seed: int, notes: list
         notes.append("the camera stands still, because every clip is a hard cut")
         return None
     return camera
+
+
+def note_lost_video(camera: Camera, clips: tuple[Clip, ...], notes: list[str]) -> None:
+    """Say from where on little is left of an init video that the camera films, because its way adds up until a cut.
+
+    Raises SettingsError where it goes so far that nothing can be computed.
+    """
+    whole, lost = np.eye(3), None
+    for former, clip in pairwise(clips):
+        path = camera.path(Fraction(former.start_frame), [Fraction(clip.start_frame)])
+        whole = path[0] @ whole if former.shot == clip.shot else np.eye(3)
+        seen, size = camera.in_view(whole)
+        if not 1 / _FARTHEST < size < _FARTHEST:
+            raise SettingsError(
+                f"the camera magnifies it {size:.3g} times by frame {clip.start_frame}", where="init_video",
+                allowed=f"up to {_FARTHEST}, down to 1/{_FARTHEST}",
+                next_step="let the camera turn back or rest, or cut (strength 0): there it begins anew",
+            )  # fmt: skip
+        if lost is None and (seen < _LEAST_LEFT or not _LEAST_LEFT <= size <= 1 / _LEAST_LEFT):
+            lost = clip.start_frame
+    if lost is not None:
+        notes.append(f"init_video: the camera's way adds up until a cut, so little of it is in view at frame {lost}")
 
 
 def what_is_before(
