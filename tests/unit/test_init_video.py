@@ -188,6 +188,18 @@ def test_any_shape_is_scaled_to_cover_and_cropped_at_its_centre(tmp_path):
     assert frame.shape == (80, 80, 3) and frame[:, 4:76].min() > 150
 
 
+def test_a_video_that_was_filmed_upright_is_shown_so(tmp_path):
+    wide = np.zeros((32, 64, 3), np.uint8)
+    wide[:, :32] = 200
+    encode_video([wide] * 4, tmp_path / "wide.mp4", VideoOptions(16, crf=4))
+    turn = ["-display_rotation", "90", "-i", str(tmp_path / "wide.mp4"), "-c", "copy", str(tmp_path / "tall.mp4")]
+    subprocess.run([find_ffmpeg().path, "-v", "error", *turn], check=True)
+    source = open_source(tmp_path / "tall.mp4", "init_video")
+    assert (source.width, source.height) == (32, 64)
+    (frame,) = read_frames(source, [1], 32, 64)
+    assert frame[34:].min() > 150 and frame[:30].max() < 50
+
+
 def test_many_scattered_frames(videos):
     source = open_source(videos(30, 80), "init_video")
     wanted = [k // 2 for k in range(0, 160, 3)]

@@ -29,12 +29,16 @@ _PLAINLY = (  # what ffmpeg says of a file -> what that means
     ("Error opening input", "it is damaged, or no video at all"),
 )
 _STREAM = re.compile(r"Stream #0:\d+.*?: Video: .*?, (\d{1,6})x(\d{1,6})[ ,\[].*")
+_UPRIGHT = re.compile(r"display ?matrix: rotation of -?90\.", re.IGNORECASE)  # ffmpeg turns the frames itself
 _RATE = re.compile(r"([\d.]+)(k?) (?:fps|tbr)\b")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A video file that can be read.  rate: frames a second; frames: how many.  program: the ffmpeg that reads it."""
+    """A video file that can be read.
+
+    rate: frames a second; frames: how many.  width, height: as shown.  program: the ffmpeg that reads it.
+    """
 
     path: str
     rate: Fraction
@@ -77,12 +81,15 @@ def _looked_into(path: str, program: str, changed: int, size: int) -> Source:
                     "-map", "0:v:0", "-c", "copy", "-f", "null", "-")  # fmt: skip
     except OutputError as error:
         raise OutputError(next((plain for said, plain in _PLAINLY if said in error.what), error.what)) from error
-    stream = _STREAM.search(done.stderr.decode("utf-8", "replace"))
+    said = done.stderr.decode("utf-8", "replace")
+    stream = _STREAM.search(said)
     rate = stream and _RATE.search(stream[0])
     counts = re.findall(rb"^frame=\s*(\d+)", done.stdout, re.MULTILINE)
     if not stream or not rate or not counts or int(counts[-1]) < 2:
         raise OutputError("it holds no more than one picture; init_image takes that")
     width, height = int(stream[1]), int(stream[2])
+    if _UPRIGHT.search(said, stream.end()):
+        width, height = height, width
     if not 0 < max(width, height) <= _LARGEST_SIDE:
         raise OutputError(f"its pictures are {width} x {height}, more than {_LARGEST_SIDE} a side")
     try:
