@@ -79,6 +79,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "seam_jump": mean(*(row["seam_jump"]["mean"] for row in rows)),
         "worst_seam": max(row["seam_jump"]["worst"] for row in rows),
+        "joins_over_limit": [sum(row["joins_over_limit"] for row in rows), sum(len(row["joins"]) for row in rows)],
+        "inside_over_limit": mean(*(row["inside_over_limit"] for row in rows)),
         "flow_jump": mean(*(row["seam_flow_jump"]["mean"] for row in rows)),
         "direction": [sum(row["direction_kept"] for row in rows), sum(row["direction_to_keep"] for row in rows)],
         "colour_drift": mean(*(row["colour_drift"] for row in rows)),
@@ -90,8 +92,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 COLUMNS = (
-    "method", "seam", "worst", "flow at seam", "direction kept", "colour drift", "of baseline", "contrast drift",
-    "where nothing moves", "sharpness", "repeated, skipped", "near duplicates", "processor, s",
+    "method", "seam", "worst", "over 1.25: joins", "inside", "flow at seam", "direction kept", "colour drift",
+    "of baseline", "contrast drift", "where nothing moves", "sharpness", "repeated, skipped", "near duplicates",
+    "processor, s",
 )  # fmt: skip
 
 
@@ -102,11 +105,13 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     for name, row in found.items():
         number = lambda key, row=row: f"{row[key]:.2f}" if key in row else "-"  # noqa: E731
         share = f"{row['colour_drift'] / base:.2f}" if base and "colour_drift" in row else "-"
-        kept = "{}/{}".format(*row["direction"]) if "direction" in row else "-"
+        of = lambda key, row=row: "{}/{}".format(*row[key]) if key in row else "-"  # noqa: E731
+        inside = f"{row['inside_over_limit']:.0%}" if "inside_over_limit" in row else "-"
         cells = (
-            name, number("seam_jump"), number("worst_seam"), number("flow_jump"), kept, number("colour_drift"), share,
-            number("contrast_drift"), number("still_drift"), number("sharpness"),
-            f"{row['repeated']}, {row['skipped']}", str(row["near_duplicates"]), f"{row['seconds']:.1f}",
+            name, number("seam_jump"), number("worst_seam"), of("joins_over_limit"), inside, number("flow_jump"),
+            of("direction"), number("colour_drift"), share, number("contrast_drift"), number("still_drift"),
+            number("sharpness"), f"{row['repeated']}, {row['skipped']}", str(row["near_duplicates"]),
+            f"{row['seconds']:.1f}",
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -19,11 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from looks import likeness_figures, look_figures
-from motion import measure_motion, motion_figures
+from motion import SEAM_LIMIT, measure_motion, motion_figures
 from plot import Chart, contact_sheet, draw_charts
 from rendered import Rendered, read_render
-
-SEAM_LIMIT = 1.25
 
 
 def figures(render: Rendered) -> dict[str, Any]:
@@ -49,7 +47,8 @@ def line(name: str, found: dict[str, Any]) -> str:
         return f"{name}: no clip goes on from another; {counts}"
     seam = found["seam_jump"]
     return (
-        f"{name}: seam {seam['mean']:.2f} (worst {seam['worst']:.2f}) x inside, "
+        f"{name}: seam {seam['mean']:.2f} (worst {seam['worst']:.2f}) x inside, over {SEAM_LIMIT}: "
+        f"{found['joins_over_limit']} of {len(found['joins'])} joins, {found['inside_over_limit']:.0%} inside, "
         f"direction kept {found['direction_kept']}/{found['direction_to_keep']}, "
         f"colour drift {found['colour_drift']:.2f} (where nothing moves {found['still_drift']:.2f}), "
         f"sharpness {found['sharpness_kept']:.2f}, {counts}"

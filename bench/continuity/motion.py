@@ -13,6 +13,7 @@ REACH = 4  # frames on either side of a join that its motion is read from: one l
 MOVING = 0.05  # share of the pixels, the fastest ones, whose mean is the motion: the object, not its background
 STILL = 0.25  # pixels a frame: below that nothing moves, and there is no direction to keep
 TURNED = 45.0  # degrees between before and after that count as another direction
+SEAM_LIMIT = 1.25  # times the median change inside clips
 SAME, DOUBLE = 0.1, 1.8  # change at a join against its neighbourhood: a repeated frame, a frame left out
 
 
@@ -98,7 +99,11 @@ def angle(before: np.ndarray, after: np.ndarray) -> float | None:
 
 
 def motion_figures(render: Rendered, motion: Motion) -> dict[str, object]:
-    """The figures of a render: of its joins, and of frames repeated or left out anywhere."""
+    """The figures of a render: of its joins, and of frames repeated or left out anywhere.
+
+    The worst of many joins is to be read beside how often a change inside clips is as large: joins_over_limit counts
+    joins, inside_over_limit is a share of the pairs.
+    """
     found, kept = joins(render, motion), inside(len(motion.change), render)
     jumps, flows = [join.jump for join in found], [join.flow_jump for join in found]
     should_keep = [join for join in found if join.prompt_goes_on and join.moves_before]
@@ -106,6 +111,8 @@ def motion_figures(render: Rendered, motion: Motion) -> dict[str, object]:
         "change_inside": float(np.median(motion.change[kept])),
         "seam_jump": _spread(jumps),
         "seam_flow_jump": _spread(flows),
+        "joins_over_limit": sum(jump > SEAM_LIMIT for jump in jumps),
+        "inside_over_limit": float((motion.change[kept] > SEAM_LIMIT * np.median(motion.change[kept])).mean()),
         "repeated_frames": int((motion.change < SAME * np.median(motion.change[kept])).sum()),
         "skipped_at_joins": sum(join.local > DOUBLE for join in found),
         "direction_kept": sum(join.keeps_direction for join in should_keep),

@@ -92,8 +92,8 @@ class ClipRequest:
         wan/windows.py; 0 = all at once.
     ring_latents: the clip is a ring of latent_frames latents; as many of its last ones as this, and once more its first
         one, are put around it before it is decoded, and new_latents counts them; 0 = no ring.
-    colour: "keep": the clip's colours are held to its anchor's, see wan/colour.py; "follow": they may go where a new
-        prompt asks; "" = off.
+    colour: "keep": the clip's colours are held to its anchor's, see wan/colour.py; "follow": so long as it ends near
+        them, for they may go where a new prompt asks; "" = off.
     colour_from: the latents_file of the clip before in the shot, which says what the anchor is ("" = this clip is it).
     latents_file: safetensors with "latents" [z, new, h, w] float32, normalised; on disk before the decode.
     memory: the step of the memory ladder to begin at; as it only moves rounding errors, it doesn't decide the frames.

@@ -279,8 +279,9 @@ class WanFlowMatchingPipeline:
         state = self.decoder_state(stream)
         self._decoded = (_identity(stream), state)
         frames = decoded(self.vae, latents, state)
-        if anchor is not None and (request.colour == "follow" or request.prompts):
-            anchor = anchor if keeps_anchor(frames, anchor) else NO_ANCHOR
+        may_change = request.colour == "follow" or bool(request.prompts)
+        if anchor is not None and may_change and not keeps_anchor(frames, anchor):
+            anchor = NO_ANCHOR
         else:
             shifts, anchor = shifts_of_parts(frames[:, request.drop_frames :], anchor, request.colour_parts)
             if any(shift.acts for shift in shifts):

@@ -12,7 +12,16 @@ torch = pytest.importorskip("torch")
 
 from deforum_helpers.protocol import ClipRequest, StreamPart
 from deforum_helpers.wan.clip_files import load_latents, save_latents
-from deforum_helpers.wan.colour import LEVEL, NO_ANCHOR, Shift, fit_shift, keeps_anchor, look_of, shifted
+from deforum_helpers.wan.colour import (
+    LEVEL,
+    NO_ANCHOR,
+    Shift,
+    fit_shift,
+    keeps_anchor,
+    look_of,
+    shift_latents,
+    shifted,
+)
 from deforum_helpers.wan.loading import load_parts
 from deforum_helpers.wan.machine import choose_machine
 from deforum_helpers.wan_flow_matching import WanFlowMatchingPipeline
@@ -129,6 +138,17 @@ def test_a_clip_comes_back_to_the_anchor_and_no_seam_is_made(chain) -> None:
     assert torch.equal(*anchors)
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (40, 56), (8, 24)])
+def test_the_change_of_latents_has_their_size_and_leaves_what_is_held(parts, height, width) -> None:
+    frames = torch.nn.functional.interpolate(scene()[None], (height, width))[0][:, None].expand(-1, 8, -1, -1).half()
+    shift = Shift(torch.zeros(3, 3), torch.full((3,), 4 * LEVEL), 4 * LEVEL)
+    change = shift_latents(parts.vae, frames, [shift], held=4, goes_on=True)
+    assert change.shape == (1, 16, 2, height // 8, width // 8)
+    assert not change[:, :, 0].any() and change[:, :, 1].abs().amax(dim=(0, 1)).min() > 0.01
+    whole = shift_latents(parts.vae, frames[:, :5], [shift], held=1, goes_on=False)
+    assert whole.shape == change.shape and not whole[:, :, 0].any()
+
+
 def test_broken_off_between_sampling_and_colours_it_ends_the_same(chain, parts) -> None:
     pipeline, second, free = chain
     wanted = rendered(pipeline, second)
@@ -140,11 +160,12 @@ def test_broken_off_between_sampling_and_colours_it_ends_the_same(chain, parts) 
     assert np.array_equal(np.load(second.frames_file), wanted)
 
 
-def test_a_clip_with_a_new_prompt_is_left_alone(chain) -> None:
+def test_a_clip_with_a_new_prompt_is_left_alone_where_it_ends_in_other_colours(chain) -> None:
     pipeline, second, free = chain
-    follow = replace(second, colour="follow")
-    assert np.array_equal(rendered(pipeline, follow), free)
-    assert load_latents(Path(second.latents_file), "anchor").numel(), "that little is drift: the anchor stays"
+    follow, kept = replace(second, colour="follow"), rendered(pipeline, second)
+    Path(second.latents_file).unlink()
+    assert np.array_equal(rendered(pipeline, follow), kept), "that little is drift"
+    assert load_latents(Path(second.latents_file), "anchor").numel(), "and the anchor stays"
     name_anchor(replace(second, latents_file=second.colour_from), free, 3)
     Path(second.latents_file).unlink()
     assert np.array_equal(rendered(pipeline, follow), free)

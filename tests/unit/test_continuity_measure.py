@@ -50,12 +50,18 @@ def test_a_steady_take_has_no_seam():
 def test_a_jump_at_the_join_is_seen():
     found = measured(take([*STEADY[:8], *(x + 6 for x in STEADY[8:])]))
     assert found["seam_jump"]["worst"] > 1.8
+    assert (found["joins_over_limit"], found["inside_over_limit"]) == (1, 0)
     assert found["skipped_at_joins"] == 1
 
 
 def test_a_repeated_frame_is_counted():
     found = measured(take([*STEADY[:8], STEADY[7], *STEADY[8:15]]))
     assert found["repeated_frames"] == 1
+
+
+def test_a_jump_inside_a_clip_is_counted_apart_from_the_joins():
+    found = measured(take([*STEADY[:4], *(x + 6 for x in STEADY[4:])]))
+    assert (found["joins_over_limit"], found["inside_over_limit"]) == (0, pytest.approx(1 / 14))
 
 
 def test_motion_that_turns_is_not_kept_unless_the_prompt_turns():

@@ -7,7 +7,8 @@ latents, before they are decoded and before the next clip starts from them, so t
     fit      one affine map of colours per clip, from its look to the anchor's, over the places where both show the
              same; what moves, comes in or is uncovered is an outlier and counts for nothing
     ramp     the map sets in from the join on and is whole in the clip's middle: no seam, and nothing that flickers
-    back     the latents change by what the encoder makes of it: encode(mapped frames) - encode(frames)
+    back     the latents change by what the encoder makes of it, encode(mapped frames) - encode(frames), and somewhat
+             more, since the decoder shows less of it than was put in
 
 A map is believed in so far as the whole picture shares it: where two looks have little in common (a camera that has
 moved on), chance differences are as large as a drift, and little or nothing is done.  What is larger than any drift is
@@ -35,6 +36,7 @@ ANOTHER_SCENE = 24 * LEVEL  # a clip that is further off than that is no drift
 ASKED_FOR = 6 * LEVEL  # the same for a clip whose prompt is a new one
 INDEPENDENT = 16  # places of a picture that differ independently, about: what chance differences average out over
 GAINS = (0.8, 1.25)
+REPLY = 1.25  # the demo's decoder shows 0.68 of such a change; a decoder that shows all is a quarter over, once
 OUTLIER = 3.0  # times the usual deviation
 NO_ANCHOR = torch.empty(3, 0, 0)  # the next clip is it
 _POOL = 8
@@ -134,13 +136,20 @@ def shifts_of_parts(frames: Tensor, anchor: Tensor | None, parts: int) -> tuple[
 def shift_latents(vae: WanVae, frames: Tensor, shifts: Sequence[Shift], held: int, goes_on: bool) -> Tensor:
     """What latents [1, z, T, h, w] have to change by so that their frames [3, F, H, W] have the maps set in.
 
+    It is read at half the size, a quarter of the work: a change of colours is as smooth there.
     goes_on: they go on a stream, so that the first latent is four frames and not one; a frame is put in front for the
     encoder to begin with.
     """
+    stride = vae.config.spatial_stride
+    rows, columns = (side // stride for side in frames.shape[2:])
+    small = F.interpolate(
+        frames.transpose(0, 1).float(), (max(1, rows // 2) * stride, max(1, columns // 2) * stride), mode="area"
+    ).transpose(0, 1)
     if goes_on:
-        frames, held = torch.cat((frames[:, :1], frames), dim=1), held + 1
-    before, after = (vae.encode(x[None]) for x in (frames, shifted(frames, shifts, held)))
-    return (after - before)[:, :, int(goes_on) :]
+        small, held = torch.cat((small[:, :1], small), dim=1), held + 1
+    before, after = vae.encode(torch.stack((small, shifted(small, shifts, held))))
+    change = REPLY * (after - before)[:, int(goes_on) :]
+    return F.interpolate(change.transpose(0, 1), (rows, columns), mode="bilinear").transpose(0, 1)[None]
 
 
 def decoded(vae: WanVae, latents: Tensor, state: StreamState) -> Tensor:
