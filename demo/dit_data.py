@@ -19,6 +19,9 @@ from world import Look
 FIRST, ADDED = WINDOW, 3  # latents of the first clip, and of each further one
 PINNED_ODDS = {1: 0.15, 2: 0.65, 3: 0.20}  # the renderer pins two where it can
 
+# Shares of text-to-video and of clips that go on; the rest starts from a frame.
+MIXED, FRESH, CONTINUED, FROM_FRAME = (0.45, 0.40), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -39,20 +42,22 @@ class Batch:
 
 
 class Windows:
-    def __init__(self, file: Path, held_out: int = 100) -> None:
+    """plain: of make_latents.py --plain; there every story is one window, and may start anywhere."""
+
+    def __init__(self, file: Path, held_out: int = 100, *, plain: bool = False) -> None:
         data = torch.load(file, weights_only=True)
         self.mean, self.std = data["mean"], data["std"]
         shape = (-1, 1, 1, 1)
         self.latents = [(z.float() - self.mean.view(shape)) / self.std.view(shape) for z in data["latents"]]
         self.weights = [object_weight(c) for c in data["centres"]]
         self.looks = [[Look(**look) for look in facts["looks"]] for facts in data["facts"]]
-        self.anywhere = [facts["anywhere"] for facts in data["facts"]]
+        self.teaches_text = [plain or not facts["anywhere"] for facts in data["facts"]]
         last = len(self.latents) - held_out
         self.train, self.test = range(last), range(last, len(self.latents))
 
     def fresh(self, stories: range) -> list[Window]:
         """Text-to-video: from the start of a story that starts where a prompt puts it."""
-        return [Window(k, 0, 0, self.looks[k][0]) for k in stories if not self.anywhere[k]]
+        return [Window(k, 0, 0, self.looks[k][0]) for k in stories if self.teaches_text[k]]
 
     def from_frame(self, stories: range) -> list[Window]:
         """From a first frame (one pinned latent), or the first two latents of a very short clip."""
@@ -73,9 +78,9 @@ class Windows:
 
 
 class Sampler:
-    """Draws mixed batches.  shares: of text-to-video and of clips that go on; the rest starts from a frame."""
+    """Draws batches, mixed by shares."""
 
-    def __init__(self, windows: Windows, stories: range, seed: int, shares: tuple[float, float] = (0.45, 0.40)) -> None:
+    def __init__(self, windows: Windows, stories: range, seed: int, shares: tuple[float, float] = MIXED) -> None:
         self.windows, self.rng, self.shares = windows, np.random.default_rng(seed), shares
         self.fresh, self.from_frame = windows.fresh(stories), windows.from_frame(stories)
         self.continued = windows.continued(stories)

@@ -2,6 +2,8 @@
 
 The latents' own mean and spread are folded into the VAE's 1x1x1 convolutions, so that the official Wan 2.1
 latents_mean and latents_std give unit-normalised latents: the demo needs no constants of its own.
+
+`--plain --out FOLDER` puts the plain variant (train_dit.py --plain) there, with the demo's other parts.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from common import MODEL, WORK, Z_DIM
+from common import MODEL, PLAIN_WORK, WORK, Z_DIM
 from deforum_helpers.variants import VAES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+TOKENIZER = ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
 
 
 def fold_normalisation(vae: dict[str, Tensor], mean: Tensor, std: Tensor) -> dict[str, Tensor]:
@@ -49,21 +53,27 @@ def write(tensors: dict[str, Tensor], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--tokenizer", type=Path, help="folder of another tokenizer than the one already there")
-    parser.add_argument("--out", type=Path, default=MODEL)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plain", action="store_true", help="the plain variant, into --out")
     args = parser.parse_args()
-    data = torch.load(args.work / "latents.pt", weights_only=True)
-    (args.out / "tokenizer").mkdir(parents=True, exist_ok=True)
-    write(
-        fold_normalisation(load_file(args.work / "vae.safetensors"), data["mean"], data["std"]),
-        args.out / "vae.safetensors",
-    )
-    write(load_file(args.work / "dit.safetensors"), args.out / "diffusion_pytorch_model.safetensors")
-    write(load_file(args.work / "text.safetensors"), args.out / "text_encoder.safetensors")
+    if args.plain and args.out is None:
+        parser.error("--plain needs --out: models/demo is the demo's")
+    work, out = args.work or (PLAIN_WORK if args.plain else WORK), args.out or MODEL
+    (out / "tokenizer").mkdir(parents=True, exist_ok=True)
+    if args.plain:
+        write(load_file(work / "dit.safetensors"), out / "diffusion_pytorch_model.safetensors")
+        for name in ("vae.safetensors", "text_encoder.safetensors", *TOKENIZER):
+            shutil.copyfile(MODEL / name, out / name)
+        return
+    data = torch.load(work / "latents.pt", weights_only=True)
+    write(fold_normalisation(load_file(work / "vae.safetensors"), data["mean"], data["std"]), out / "vae.safetensors")
+    write(load_file(work / "dit.safetensors"), out / "diffusion_pytorch_model.safetensors")
+    write(load_file(work / "text.safetensors"), out / "text_encoder.safetensors")
     if args.tokenizer:
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(args.tokenizer / name, args.out / "tokenizer" / name)
+        for name in TOKENIZER:
+            shutil.copyfile(args.tokenizer / Path(name).name, out / name)
 
 
 if __name__ == "__main__":

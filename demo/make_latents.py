@@ -1,6 +1,9 @@
 """Render stories and encode them once, for the DiT to train on.  `python demo/make_latents.py --minutes 10`
 
 Also measures the mean and spread of each latent channel. Goes on with more stories when run again.
+
+`--plain` makes windows as plain text-to-video weights have seen them, with the autoencoder in models/demo: cut from
+anywhere in a story and encoded alone, so that the first latent of each is a single frame.
 """
 
 from __future__ import annotations
@@ -8,13 +11,15 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import world
-from common import WORK, Z_DIM, encode, load_weights, make_vae, save_atomically, to_pixels
+from common import MODEL, PLAIN_WORK, WORK, Z_DIM, encode, load_weights, make_vae, save_atomically, to_pixels
+from deforum_helpers.variants import VAES
 from deforum_helpers.wan.vae import WanVae
 from torch import Tensor
 
@@ -30,6 +35,18 @@ def story_of(index: int) -> tuple[world.Story, bool]:
     return world.sample_story(rng, clips=1 if index % 5 in (2, 4) else 3, anywhere=anywhere), anywhere
 
 
+def plain_window_of(index: int) -> tuple[world.Story, int]:
+    """Window number `index` of plain weights: a story of two clips that starts anywhere, and the frame to cut it at.
+
+    The look goes on in three of four; in the others something changes on the way, as it does in any film.
+    """
+    rng = np.random.default_rng(555_000 + index)
+    story = world.sample_story(rng, clips=2 if index % 4 == 0 else 1, anywhere=True)
+    if len(story.looks) == 1:
+        story = replace(story, looks=story.looks * 2)
+    return story, int(rng.integers(world.CLIP_FRAMES + 1))
+
+
 _vae: WanVae | None = None
 
 
@@ -40,13 +57,19 @@ def start_worker(weights: Path) -> None:
     _vae = load_weights(make_vae(), weights).eval()
 
 
-def job(index: int) -> tuple[np.ndarray, dict, np.ndarray]:
-    """Latents [16, T, 10, 16] float16, facts and object centres of one story."""
-    story, anywhere = story_of(index)
-    facts = {"index": index, "anywhere": anywhere, "looks": [asdict(look) for look in story.looks]}
+def job(index: int, plain: bool) -> tuple[np.ndarray, dict, np.ndarray]:
+    """Latents [16, T, 10, 16] float16, facts and object centres of one story or plain window."""
+    if plain:
+        story, first = plain_window_of(index)
+        shown = slice(first, first + world.FIRST_FRAMES)
+        looks, anywhere = story.looks[2 * first > world.FIRST_FRAMES :][:1], True  # what most of the frames show
+    else:
+        story, anywhere = story_of(index)
+        shown, looks = slice(None), story.looks
+    facts = {"index": index, "anywhere": anywhere, "looks": [asdict(look) for look in looks]}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        mean = encode(_vae, to_pixels(torch.from_numpy(world.render(story)[None])).contiguous())[0]
-    return mean[0].half().numpy(), facts, world.centres(story)
+        mean = encode(_vae, to_pixels(torch.from_numpy(world.render(story)[None, shown])).contiguous())[0]
+    return mean[0].half().numpy(), facts, world.centres(story)[shown]
 
 
 def statistics(latents: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -59,17 +82,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--stories", type=int, default=20_000)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--plain", action="store_true", help="windows of plain text-to-video weights")
     args = parser.parse_args()
-    file = args.work / "latents.pt"
+    work = args.work or (PLAIN_WORK if args.plain else WORK)
+    file = work / "latents.pt"
     data: dict = {"latents": [], "facts": [], "centres": []}
     if file.exists():
         data = torch.load(file, weights_only=True)
     done, begin = len(data["latents"]), time.monotonic()
     context = multiprocessing.get_context("spawn")
-    with context.Pool(args.workers, start_worker, (args.work / "vae.safetensors",)) as pool:
-        for latents, facts, centres in pool.imap(job, range(done, args.stories), chunksize=4):
+    vae = (MODEL if args.plain else work) / "vae.safetensors"
+    with context.Pool(args.workers, start_worker, (vae,)) as pool:
+        make = partial(job, plain=args.plain)
+        for latents, facts, centres in pool.imap(make, range(done, args.stories), chunksize=4):
             data["latents"].append(torch.from_numpy(latents))
             data["facts"].append(facts)
             data["centres"].append(torch.from_numpy(centres))
@@ -79,7 +106,10 @@ def main() -> None:
             if minutes > args.minutes:
                 break
         pool.terminate()
-    if "mean" not in data:  # fixed by the first run: a DiT may be training on them already
+    if args.plain:  # the exported autoencoder's latents are already as the official figures say
+        row = VAES["wan2.1"]
+        data["mean"], data["std"] = torch.tensor(row.latents_mean), torch.tensor(row.latents_std)
+    elif "mean" not in data:  # fixed by the first run: a DiT may be training on them already
         data["mean"], data["std"] = statistics(data["latents"])
     assert data["mean"].shape == (Z_DIM,)
     save_atomically(data, file)

@@ -6,6 +6,10 @@ again; about 10,000 steps of 24 windows make sharp shapes (two quiet CPU cores: 
 
 On a CPU each core is a process of its own with its share of the batch; they meet once a step to average gradients.
 Threads that meet at every operation lose far more when the machine has other work.
+
+`--plain --init models/demo/diffusion_pytorch_model.safetensors` trains it as plain text-to-video weights are: all
+latents of a window stand at one timestep, none is given, and windows are cut from anywhere (make_latents.py --plain).
+The text encoder is the one in models/demo, and stays as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
-from common import MODEL, WINDOW, WORK, Ema, Muon, load_weights, make_dit, save_atomically
-from dit_data import Batch, Sampler, Windows
+from common import MODEL, PLAIN_WORK, WINDOW, WORK, Ema, Muon, load_weights, make_dit, save_atomically
+from dit_data import CONTINUED, FRESH, FROM_FRAME, MIXED, Batch, Sampler, Windows
 from safetensors.torch import load_file, save_file
 from text_model import embed, load_official, load_tokenizer, make_text_encoder, official_state, tokenize
 from torch import Tensor, nn
@@ -42,7 +46,9 @@ class Trainer:
             with torch.no_grad():  # a quiet start: the official initialisation has no small output
                 self.dit.head.head.weight.mul_(0.1)
                 self.dit.head.head.bias.zero_()
-        load_official(self.text, load_file(args.work / "text_start.safetensors"))
+        text = MODEL / "text_encoder.safetensors" if args.plain else args.work / "text_start.safetensors"
+        load_official(self.text, load_file(text))
+        self.text.requires_grad_(not args.plain)
         if self.device.type == "cpu":
             for block in self.dit.blocks:
                 for name in ATTENTION:
@@ -59,23 +65,28 @@ class Trainer:
         ]
         self.parameters = [*self.dit.parameters(), *self.text.parameters()]
         self.ema = Ema(self.parameters, 0.998)
-        self.minutes = 0.0
+        self.minutes, self.plain = 0.0, args.plain
 
     def set_rate(self, rate: float) -> None:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * group.get("share", 1.0)
 
+    def halves(self) -> torch.autocast:
+        """bfloat16 where the processor can calculate in it; elsewhere it takes more than twice as long as float32."""
+        fast = self.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
+
     def velocity(self, x: Tensor, sigma: Tensor, pinned: Tensor, context: Tensor) -> Tensor:
         """x [B, 16, 5, 10, 16], sigma [B] -> velocity; pinned latents stand at timestep 0."""
         frame = torch.arange(WINDOW, device=x.device)
         timesteps = torch.where(frame[None] < pinned[:, None], 0.0, sigma[:, None] * 1000)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self.halves():
             return self.dit(x, timesteps, self.dit.condition(context)).float()
 
     def context(self, captions: list[str]) -> Tensor:
         ids, mask = tokenize(self.tokenizer, captions)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self.halves():
             return embed(self.text, ids.to(self.device), mask.to(self.device)).float()
 
     def loss(self, batch: Batch, sigma: Tensor, soiled: bool, noise: Tensor | None = None) -> Tensor:
@@ -172,7 +183,8 @@ def validate(trainer: Trainer, windows: Windows, size: int) -> dict[str, float]:
     """Plain loss on held-out stories at fixed noise, by kind of window; comparable between runs."""
     trainer.ema.swap()
     out = {}
-    for kind, shares in (("fresh", (1.0, 0.0)), ("continued", (0.0, 1.0)), ("from_frame", (0.0, 0.0))):
+    kinds = {"fresh": FRESH} if trainer.plain else {"fresh": FRESH, "continued": CONTINUED, "from_frame": FROM_FRAME}
+    for kind, shares in kinds.items():
         sampler, generator = Sampler(windows, windows.test, 9, shares), torch.Generator().manual_seed(9)
         batch = sampler.batch(size, drop=0.0)
         sigma = torch.linspace(0.04, 0.98, size, device=trainer.device)
@@ -186,14 +198,15 @@ def train(args: argparse.Namespace, rank: int = 0, count: int = 1) -> None:
     """The loop of one process; the first one also keeps time, validates, saves and reports."""
     torch.set_num_threads(args.threads if count == 1 else 1)
     torch.manual_seed(3)
-    windows, trainer = Windows(args.work / "latents.pt"), Trainer(args)
+    windows, trainer = Windows(args.work / "latents.pt", plain=args.plain), Trainer(args)
     if (args.work / "dit_state.pt").exists():
         trainer.restore(args.work / "dit_state.pt")
     if args.compile:
         for block in trainer.dit.blocks:
             block.compile()
     torch.manual_seed(4 + rank + trainer.ema.steps)
-    sampler = Sampler(windows, windows.train, 3 + 7919 * rank + trainer.ema.steps)
+    shares = FRESH if args.plain else MIXED
+    sampler = Sampler(windows, windows.train, 3 + 7919 * rank + trainer.ema.steps, shares)
     size, first = args.batch // count, rank == 0
     if first:
         print(f"{len(windows.train)} stories, from step {trainer.ema.steps}", flush=True)
@@ -203,7 +216,7 @@ def train(args: argparse.Namespace, rank: int = 0, count: int = 1) -> None:
         progress, steps = trainer.minutes / args.minutes, trainer.ema.steps
         fall = 1.0 if progress < 0.5 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.5) / 0.5))
         trainer.set_rate(args.lr * fall * min(1.0, (steps + 1) / 150))
-        soiled = progress > 0.25 and steps % 5 == 0
+        soiled = not args.plain and progress > 0.25 and steps % 5 == 0
         sigma = draw_sigma(size).to(trainer.device)
         loss = trainer.loss(sampler.batch(size), sigma, soiled).mean()
         if first:
@@ -240,9 +253,10 @@ def one_of_many(rank: int, args: argparse.Namespace, meeting: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--tokenizer", type=Path, default=MODEL / "tokenizer")
     parser.add_argument("--init", type=Path, help="DiT weights to start from")
+    parser.add_argument("--plain", action="store_true", help="train as plain text-to-video weights are")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
@@ -250,6 +264,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, help="default: 2 on a CPU, 1 on a GPU")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
+    args.work = args.work or (PLAIN_WORK if args.plain else WORK)
     args.processes = args.processes or (2 if args.device == "cpu" else 1)
     if args.processes == 1:
         train(args)

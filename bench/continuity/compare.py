@@ -2,7 +2,9 @@
 """Every way to go on from clip to clip, on the demo checkpoint: renders, measures, draws a table.
 
     python bench/continuity/compare.py [--out DIR] [--methods NAME ...] [--seeds 1 2 3] [--results FILE.json]
+        [--model FOLDER [--plain]]
 
+FOLDER holds another model than the bundled demo; with --plain it is the demo's plain variant, see plain_demo.py.
 Renders that are there already are measured, not rendered again.  All methods at three seeds take about 10 minutes on
 two quiet cores.  Writes DIR/<method>.json, pictures of all seeds, and the table as Markdown.
 """
@@ -24,17 +26,19 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import numpy as np
 from deforum_helpers.render_wan import render_wan
 from deforum_helpers.settings import settings_from_dict
+from deforum_helpers.variants import DEMO
 from deforum_helpers.wan_integration import new_worker
 from deforum_helpers.worker_client import ClipRenderer
 from measure import charts, figures, line, seam_rows
 from methods import BASELINE, JOINT, MAX_FRAMES, METHODS, TAKES, settings_of, takes_prompts
+from plain_demo import new_plain_worker
 from plot import contact_sheet, draw_charts
 from rendered import Clip, Rendered, read_render
 
 
-def render(method: str, number: int, seed: int, out: Path, worker: ClipRenderer) -> Rendered:
+def render(method: str, number: int, seed: int, out: Path, worker: ClipRenderer, model: str = DEMO) -> Rendered:
     """One take, rendered unless its folder holds it; number: which take."""
-    wanted = settings_of(method, number % len(TAKES), seed)
+    wanted = {**settings_of(method, number % len(TAKES), seed), "model": model}
     timestring = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     wanted["batch_name"] = f"{method} {seed}"
     settings, _ = settings_from_dict(wanted)
@@ -59,9 +63,10 @@ def processor_seconds(worker: ClipRenderer) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def warm_up(out: Path, worker: ClipRenderer) -> None:
+def warm_up(out: Path, worker: ClipRenderer, model: str = DEMO) -> None:
     """Have the model loaded, so that no method is charged for it."""
-    settings, _ = settings_from_dict({**settings_of(BASELINE, 0, 1), "max_frames": 5, "batch_name": "warm up"})
+    wanted = {**settings_of("latents", 0, 1), "max_frames": 5, "batch_name": "warm up", "model": model}
+    settings, _ = settings_from_dict(wanted)
     render_wan(settings, out, worker=worker)
 
 
@@ -132,15 +137,19 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--results", type=Path, help="write the summary there as JSON")
+    parser.add_argument("--model", default=DEMO, help="folder of another model's weights")
+    parser.add_argument("--plain", action="store_true", help="they are the demo's plain variant")
     options = parser.parse_args()
+    if options.plain:
+        options.methods = [name for name in options.methods if METHODS[name]["continuity"] != "image"]
     options.out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in options.methods}
-    with new_worker() as worker:
-        warm_up(options.out, worker)
+    with new_plain_worker() if options.plain else new_worker() as worker:
+        warm_up(options.out, worker, options.model)
         for number, seed in enumerate(options.seeds):
             renders = {}
             for name in options.methods:
-                renders[name] = render(name, number, seed, options.out, worker)
+                renders[name] = render(name, number, seed, options.out, worker, options.model)
                 measured[name].append(figures(renders[name]))
                 print(line(f"seed {seed}, {name}", measured[name][-1]), flush=True)
             # A cut's change is ten times a join's: beside it the joins would be a flat line.
