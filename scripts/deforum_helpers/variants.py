@@ -68,7 +68,7 @@ class Variant:
     window_frames, min_frames: pixel frames (4n+1) of the longest and the shortest window that look right.
     context_latents: latents of the clip before that a continuing window is pinned to.
     pin: "timestep0": pinned latents stay clean and their tokens get timestep 0; "noised": pinned latents
-        are noised to the step's sigma.
+        are shown under most of the step's noise, see wan/sampling.py.
     text_input: a clip can start from text alone.  image_input: a picture can be its first frame.
     last_image_input: a picture can be its last frame as well.
     image_tokens: rows of the image encoder's output that enter cross-attention, 0 = no image encoder.

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from deforum_helpers.wan.sampling import Pin, sample
+from deforum_helpers.wan.sampling import SHOWN_NOISE, Pin, sample
 from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.windows import Joint, closed, windows_of
 from deforum_helpers.wan_flow_matching import WanFlowMatchingPipeline
@@ -41,6 +41,26 @@ def test_one_window_is_exactly_no_window(solver, clean):
         wanted = sample(drifting, eps, solver, schedule, pin=given)
         got = sample(None, eps, solver, schedule, pin=given, joint=joint_of(clean=clean))
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_models_of_one_timestep_see_a_given_start_under_part_of_the_noise(joint):
+    """As much of it in every window, told as the step's timestep; the new latents are under all of it."""
+    seen, eps, pin = [], noise(8 if joint else 5), Pin(noise(2, seed=9), at_timestep_0=False)
+
+    def model(x, t):
+        seen.append((x, t))
+        return 0.5 * x
+
+    windows = joint_of(clean=False, model=model) if joint else None
+    made = sample(None if joint else model, eps, "euler", SCHEDULE, pin=pin, joint=windows)
+    starts = seen[::2] if joint else seen
+    assert len(starts) == SCHEDULE.steps
+    for (x, t), sigma, timestep in zip(starts, SCHEDULE.sigmas, SCHEDULE.timesteps, strict=False):
+        assert torch.equal(x[:, :, :2], torch.lerp(pin.clean, eps[:, :, :2], SHOWN_NOISE * sigma))
+        assert t.unique().tolist() == [timestep]
+    assert torch.equal(starts[0][0][:, :, 2:], eps[:, :, 2:5])
+    assert torch.equal(made[:, :, :2], pin.clean)
 
 
 @pytest.mark.parametrize(("count", "size", "overlap"), [(14, 5, 2), (13, 5, 2), (69, 21, 5), (6, 5, 4), (100, 21, 8)])

@@ -20,6 +20,9 @@ from .windows import Joint, joint_velocity
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 GuidedModel = Callable[[Tensor, Tensor], Tensor]
 
+# Of the step's noise, how much given latents are shown with to models that know one timestep for all.  Under all of it,
+# where things stand in the new latents is settled before it can be seen where they stood, and they fade over there.
+SHOWN_NOISE = 0.6
 BATCHED_TOKENS = 8192  # up to here one pass over both prompts beats two; beyond, it only doubles the memory
 
 
@@ -28,12 +31,16 @@ class Pin:
     """Latents at the window's start that are given, not made.
 
     clean: [B, z, n, h, w].  at_timestep_0: the model sees them clean with timestep 0 (models trained so);
-    otherwise noised to the step's sigma.  release_sigma: held while sigma is above it; 0 = to the end.
+    otherwise under SHOWN_NOISE of the step's noise.  release_sigma: held while sigma is above it; 0 = to the end.
     """
 
     clean: Tensor
     at_timestep_0: bool
     release_sigma: float = 0.0
+
+    def shown(self, noise: Tensor, sigma: float) -> Tensor:
+        """What the model sees of them at a step."""
+        return self.clean if self.at_timestep_0 else _noised(self.clean, noise, SHOWN_NOISE * sigma)
 
 
 @dataclass(frozen=True)
@@ -158,12 +165,14 @@ def pinned_velocity(
     straight = noise[:, :, :n] - pin.clean
 
     def velocity(latents: Tensor, step: int) -> Tensor:
-        held = schedule.sigmas[step] > pin.release_sigma
+        sigma = schedule.sigmas[step]
+        held = sigma > pin.release_sigma
         t = latents.new_full((latents.shape[0], latents.shape[2]), schedule.timesteps[step])
         x = latents
-        if held and pin.at_timestep_0:
-            t[:, :n] = 0
-            x = torch.cat((pin.clean, latents[:, :, n:]), dim=2)
+        if held:
+            x = torch.cat((pin.shown(noise, sigma), latents[:, :, n:]), dim=2)
+            if pin.at_timestep_0:
+                t[:, :n] = 0
         v = model(_with_channels(x, channels), t if pin.at_timestep_0 else t[:, 0])
         return torch.cat((straight, v[:, :, n:]), dim=2) if held else v
 

@@ -95,6 +95,9 @@ def joint_velocity(joint: Joint, schedule: NoiseSchedule, noise: Tensor, pin: Pi
         known = estimate
         if held:
             known = torch.cat((pin.clean, (latents if known is None else known)[:, :, held:]), dim=2)
+        seen = latents
+        if held and not joint.clean_context:
+            seen = torch.cat((pin.shown(noise, schedule.sigmas[step]), latents[:, :, held:]), dim=2)
         windows = windows_of(count, joint, step)
         total, weights = torch.zeros_like(latents), latents.new_zeros(count)
         for number, window in enumerate(windows):
@@ -103,7 +106,7 @@ def joint_velocity(joint: Joint, schedule: NoiseSchedule, noise: Tensor, pin: Pi
             if joint.clean_context and estimate is not None:
                 shown = max(shown, window.context)
             weight = _weights(window, joint, number, len(windows)).to(latents)
-            v = _look(joint, schedule.timesteps[step], latents, known, chosen, shown)
+            v = _look(joint, schedule.timesteps[step], seen, known, chosen, shown)
             total[:, :, chosen] += v * weight.view(1, 1, -1, 1, 1)
             weights[chosen] += weight
         v = total / weights.view(1, 1, -1, 1, 1)
