@@ -25,25 +25,25 @@ TAKES = (
     "a yellow ball rolls slowly to the {} over green hills during the day",
 )
 CLIPS, FIRST, ADDED, LEG = 12, 17, 12, 4  # LEG: clips in one direction
-WAYS = ("right", "left", "right")
+WAYS = ("right", "left")
 MAX_FRAMES = FIRST + ADDED * (CLIPS - 1)
 
 
-def takes_prompts(take: int) -> dict[int, str]:
-    """The first frame of each of the 12 clips, and its prompt."""
-    starts = [0, *(FIRST + ADDED * k for k in range(CLIPS - 1))]
-    return {frame: TAKES[take].format(WAYS[clip // LEG]) for clip, frame in enumerate(starts)}
+def takes_prompts(take: int, clips: int = CLIPS) -> dict[int, str]:
+    """The first frame of each clip, and its prompt."""
+    starts = [0, *(FIRST + ADDED * k for k in range(clips - 1))]
+    return {frame: TAKES[take].format(WAYS[clip // LEG % 2]) for clip, frame in enumerate(starts)}
 
 
-def settings_of(method: str, take: int, seed: int) -> dict[str, Any]:
-    """The settings of one render, every clip a keyframe of its own so that all methods have the same 12."""
-    prompts = takes_prompts(take)
+def settings_of(method: str, take: int, seed: int, clips: int = CLIPS) -> dict[str, Any]:
+    """The settings of one render, every clip a keyframe of its own so that all methods have the same ones."""
+    prompts = takes_prompts(take, clips)
     if METHODS[method]["continuity"] == JOINT:  # windows are made together as far as a prompt goes
         frames = list(prompts)
         prompts = {now: prompts[now] for before, now in zip([-1, *frames], frames, strict=False)
                    if prompts.get(before) != prompts[now]}  # fmt: skip
     return {
         "prompts": {str(frame): text for frame, text in prompts.items()},
-        "W": 128, "H": 80, "fps": 16, "max_frames": MAX_FRAMES, "seed": seed, "model": "demo",
+        "W": 128, "H": 80, "fps": 16, "max_frames": FIRST + ADDED * (clips - 1), "seed": seed, "model": "demo",
         "skip_video_creation": True, "make_srt": False, **METHODS[method],
     }  # fmt: skip

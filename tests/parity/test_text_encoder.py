@@ -72,7 +72,7 @@ def test_weights_are_taken_out(text: str, plain: str, spans: list[tuple[int, int
     assert split_weights(text) == (plain, [WeightedSpan(*span) for span in spans])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="ab():.12\\ ", max_size=40))
 def test_spans_lie_in_the_plain_text(text: str) -> None:
     plain, spans = split_weights(text)

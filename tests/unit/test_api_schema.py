@@ -99,7 +99,7 @@ SETTINGS_LIKE = st.dictionaries(st.sampled_from([*FIELDS, *names_of_fields(FIELD
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_body_makes_a_fault_of_ours(app, data):
     route = data.draw(st.sampled_from(SAFE))

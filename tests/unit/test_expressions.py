@@ -150,7 +150,7 @@ _grown = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_grown)
 def test_all_frames_at_once_equal_frame_by_frame(text):
     expression = parse_expression(text, PLACE)
@@ -164,7 +164,7 @@ def test_all_frames_at_once_equal_frame_by_frame(text):
     assert together.tolist() == [expression.value(frame, 3, 5) for frame in range(6)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet=st.sampled_from("ts0159.+-*/%<>=&|~^(), sincowhermax_f"), max_size=40))
 def test_any_text_gives_finite_numbers_or_a_schedule_error(text):
     try:

@@ -12,7 +12,7 @@ from deforum_helpers.errors import InputError, OutputError, SettingsError
 from deforum_helpers.presets import PresetFolder, apply_preset, builtin_presets, preset_values
 from deforum_helpers.settings import FIELDS, RenderSettings, settings_to_dict, settings_to_text
 from deforum_helpers.variants import DEMO, VARIANTS
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 
 BUILT_IN = [(variant, preset) for variant in VARIANTS.values() for preset in builtin_presets(variant)]
 
@@ -134,7 +134,6 @@ def test_names_that_can_be(folder, name):
     assert [preset.name for preset in folder.presets()] == [name] and folder.notices == []
 
 
-@settings(deadline=None)
 @given(strategies.text(max_size=90))
 def test_no_name_leaves_the_folder(tmp_path_factory, name):
     root = tmp_path_factory.mktemp("names")

@@ -138,7 +138,7 @@ def test_a_million_frames_and_many_keyframes_are_quick():
 _keys = st.lists(st.integers(0, 39), min_size=1, max_size=8, unique=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_keys, st.data())
 def test_numbers_are_hit_at_their_keys_and_lie_between_elsewhere(keys, data):
     heights = data.draw(st.lists(st.integers(-50, 50), min_size=len(keys), max_size=len(keys)))
@@ -148,7 +148,7 @@ def test_numbers_are_hit_at_their_keys_and_lie_between_elsewhere(keys, data):
     assert got == pytest.approx(expected.tolist())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet=st.sampled_from("01:(),t\"' maxf_/-+s"), max_size=30))
 def test_any_text_gives_finite_values_or_a_schedule_error(text):
     try:

@@ -308,7 +308,7 @@ _given = {
 }  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.fixed_dictionaries({}, optional=_given))
 def test_our_own_files_round_trip_exactly(values):
     made = RenderSettings(**values)

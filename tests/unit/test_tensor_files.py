@@ -109,7 +109,7 @@ def test_unreadable_and_looping_paths(tmp_path: Path) -> None:
             read_tensor_file(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_header_or_a_model_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.safetensors"

@@ -111,7 +111,7 @@ SETTINGS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(SETTINGS, VARIANT)
 def test_any_plan_counts_exactly(values, variant):
     made = make(variant, **values)
@@ -130,7 +130,7 @@ def test_any_plan_counts_exactly(values, variant):
             assert frame in starts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SETTINGS)
 def test_the_same_settings_give_the_same_plan(values):
     first = make(TINY, **values)

@@ -159,6 +159,6 @@ class QueueMachine(RuleBasedStateMachine):
 
 SETTINGS = settings_to_dict(RenderSettings(seed=1))
 QueueMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck)
 )
 TestAnyOrder = QueueMachine.TestCase
