@@ -76,6 +76,8 @@ class Variant:
     vace_layers: the backbone block after which each VACE block's hint is added; vace_in_dim: its input.
     experts: folders of the weights by noise level, high first; () = one model for all.
     boundary: sigma from which on the high-noise expert works.
+    colour_reply: what a change of latents that stands for one of colours is multiplied by, where the decoder
+        shows less of it than was put in (wan/colour.py).
     sizes: official (width, height) pairs; size_multiple: both must be multiples of it.
     repository: where the weights are published.
     """
@@ -110,6 +112,7 @@ class Variant:
     vace_in_dim: int = 0
     experts: tuple[str, ...] = ()
     boundary: float = 0.0
+    colour_reply: float = 1.0
     size_multiple: int = 16
     repository: str = ""
 
@@ -213,7 +216,8 @@ _ROWS = (
     Variant(
         name=DEMO, title="Demo (tiny, bundled)", dim=160, ffn_dim=480, num_heads=5, num_layers=5, vae="wan2.1",
         defaults=Defaults(14, 3.0, 4.0, 128, 80, "", solver="euler", camera_strength=1.0), sizes=((128, 80),),
-        vae_dim=8, text_dim=96, text_len=64, window_frames=17, context_latents=2, pin="timestep0", image_input=True,
+        vae_dim=8, colour_reply=1.25, text_dim=96, text_len=64, window_frames=17, context_latents=2, pin="timestep0",
+        image_input=True,
     ),
 )  # fmt: skip
 

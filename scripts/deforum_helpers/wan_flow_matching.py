@@ -285,7 +285,9 @@ class WanFlowMatchingPipeline:
         else:
             shifts, anchor = shifts_of_parts(frames[:, request.drop_frames :], anchor, request.colour_parts)
             if any(shift.acts for shift in shifts):
-                change = shift_latents(self.vae, frames, shifts, request.drop_frames, goes_on=bool(stream))
+                change = shift_latents(
+                    self.vae, frames, shifts, request.drop_frames, bool(stream), self.variant.colour_reply
+                )
                 latents = latents + change
                 tail = None if tail is None else tail.to(change.device) + change[:, :, -1:]
         save_latents(file, latents, latents[:, :, :0] if tail is None else tail, request.fingerprint(), anchor)

@@ -36,7 +36,6 @@ ANOTHER_SCENE = 24 * LEVEL  # a clip that is further off than that is no drift
 ASKED_FOR = 6 * LEVEL  # the same for a clip whose prompt is a new one
 INDEPENDENT = 16  # places of a picture that differ independently, about: what chance differences average out over
 GAINS = (0.8, 1.25)
-REPLY = 1.25  # the demo's decoder shows 0.68 of such a change; a decoder that shows all is a quarter over, once
 OUTLIER = 3.0  # times the usual deviation
 NO_ANCHOR = torch.empty(3, 0, 0)  # the next clip is it
 _POOL = 8
@@ -133,12 +132,14 @@ def shifts_of_parts(frames: Tensor, anchor: Tensor | None, parts: int) -> tuple[
     return shifts, anchor
 
 
-def shift_latents(vae: WanVae, frames: Tensor, shifts: Sequence[Shift], held: int, goes_on: bool) -> Tensor:
+def shift_latents(
+    vae: WanVae, frames: Tensor, shifts: Sequence[Shift], held: int, goes_on: bool, reply: float = 1.0
+) -> Tensor:
     """What latents [1, z, T, h, w] have to change by so that their frames [3, F, H, W] have the maps set in.
 
     It is read at half the size, a quarter of the work: a change of colours is as smooth there.
     goes_on: they go on a stream, so that the first latent is four frames and not one; a frame is put in front for the
-    encoder to begin with.
+    encoder to begin with.  reply: times what is read, see Variant.colour_reply.
     """
     stride = vae.config.spatial_stride
     rows, columns = (side // stride for side in frames.shape[2:])
@@ -148,7 +149,7 @@ def shift_latents(vae: WanVae, frames: Tensor, shifts: Sequence[Shift], held: in
     if goes_on:
         small, held = torch.cat((small[:, :1], small), dim=1), held + 1
     before, after = vae.encode(torch.stack((small, shifted(small, shifts, held))))
-    change = REPLY * (after - before)[:, int(goes_on) :]
+    change = reply * (after - before)[:, int(goes_on) :]
     return F.interpolate(change.transpose(0, 1), (rows, columns), mode="bilinear").transpose(0, 1)[None]
 
 
