@@ -83,13 +83,12 @@
             const runs = state.running.some((job) => `job-${job.id}` === chosen);
             if (chosenRan && !runs && state.running.length) chosen = "";
             chosenRan = Boolean(chosen) && (chosenRan || runs);
-            const wanted = chosen ? state.running.find((job) => `job-${job.id}` === chosen) : state.running[0];
+            const waiting = chosen && state.waiting.find((job) => `job-${job.id}` === chosen);
+            // While the chosen one waits for another, that other is shown.
+            const wanted = chosen && !waiting ? state.running.find((job) => `job-${job.id}` === chosen) : state.running[0];
             if (wanted) return showRunning(wanted);
             strip.hidden = bar.hidden = true;
-            const waiting = chosen && state.waiting.find((job) => `job-${job.id}` === chosen);
-            if (waiting && !state.running.length) return showWaiting(waiting, state);
-            if (waiting) return showRunning(state.running[0]);
-            return showEnded();
+            return waiting ? showWaiting(waiting, state) : showEnded();
         }
 
         function showWaiting(job, state) {

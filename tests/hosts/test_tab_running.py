@@ -92,6 +92,24 @@ def test_a_reload_and_a_second_browser_show_the_same_run(page, standalone, brows
             one.wait_for_selector(f".dw-status:has-text('job {job} · cancelled')")
 
 
+def test_a_job_that_waits_for_another_shows_that_one_with_its_timeline(page, standalone) -> None:
+    """So it is chosen when it was added before the page saw that the other had begun."""
+    generate(page, "300")
+    clip_is(page, 1)
+    page.wait_for_selector(".dw-strip svg")
+    page.click("#deforum_wan_enqueue")
+    page.wait_for_selector(".dw-notice:has-text('waits in the queue')")
+    waiting = standalone.ask("GET", "jobs?states=pending")["jobs"][0]["id"]
+    page.evaluate("id => window.deforumWan.look(`job-${id}`)", waiting)
+    page.wait_for_selector(".dw-strip svg")
+    for _ in range(2):  # and still is when the job has gone on
+        told = page.inner_text(".dw-status")
+        page.wait_for_function("told => document.querySelector('.dw-status').textContent !== told", arg=told)
+    for part in (".dw-strip svg", ".dw-live .dw-bar"):
+        assert page.is_visible(part), part
+    standalone.ask("POST", "jobs/cancel", {"ids": [waiting]})
+
+
 def test_skip_goes_on_with_the_next(page, standalone) -> None:
     first = generate(page, "300")
     clip_is(page, 1)
