@@ -54,7 +54,7 @@ class Demo:
             conditions = [
                 self.dit.condition(context_of(self.text, self.tokenizer, texts)) for texts in (part, [""] * len(part))
             ]
-            pin = None if before is None else Pin(before[start : start + BATCH], at_timestep_0=True)
+            pin = None if before is None else Pin(before[start : start + BATCH], noise_share=None)
             schedule = noise_schedule("euler", STEPS, SHIFT)
             model = guided_model(self.dit, Prompts(*conditions), (GUIDANCE,), noise)
             out.append(sample(model, noise, "euler", schedule, pin=pin))

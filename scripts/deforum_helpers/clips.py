@@ -30,6 +30,7 @@ from .progress import ClipWork
 from .protocol import ClipDone, ClipRequest, LoraUse, StreamPart
 from .settings import RenderSettings
 from .timeline import Clip, Plan, native_positions
+from .variants import VARIANTS
 from .video.frames import StoredFrames, open_frames, read_png, save_frames, write_png
 from .video.retiming import Method, retime
 from .worker_client import ClipRenderer, OnEvent
@@ -144,8 +145,15 @@ def _clip_request(job: Job, clip: Clip, former: str, first: str) -> ClipRequest:
         ring_latents=clip.ring_latents,
         prompts=clip.prompts,
         mixes=clip.mixes,
+        prefix_noise=_prefix_noise(job, clip),
         **_colours(job, clip),
     )
+
+
+def _prefix_noise(job: Job, clip: Clip) -> float | None:
+    variant = VARIANTS[job.plan.variant]
+    pinned = clip.prefix_latents or (clip.start == "frames" and not variant.vace_layers)
+    return job.settings.prefix_noise if variant.pin == "noised" and (pinned or clip.window_latents) else None
 
 
 def _colours(job: Job, clip: Clip) -> dict[str, str]:

@@ -76,6 +76,8 @@ class ClipRequest:
     low_noise_guidance: the same for the low-noise expert of models that have two; () = as guidance.
     stream: the latents of this shot that come before the clip's new ones, in order; the decoder goes on
         from their end, and the last prefix_latents of them are the pinned start of the window.
+    prefix_noise: of the step's noise, how much the pinned start is shown under to models that know one noise level
+        for the whole window; None for all others, and where nothing is pinned.
     strength: how long the pinned start is held, 1 = through the last step, 0.4 = while sigma > 0.6.
     init_image, end_image: RGB pictures that are the first and the last frame of the window ("" = none).
     context_file: npy uint8 [4n+1, height, width, 3], frames of the clip before that the window begins with, in
@@ -151,6 +153,7 @@ class ClipRequest:
     mixes: tuple[TextMix, ...] = ()
     colour: str = ""
     colour_from: str = ""
+    prefix_noise: float | None = None
 
     @property
     def colour_parts(self) -> int:
@@ -199,6 +202,8 @@ class ClipRequest:
         for name in ("window_latents", "window_overlap", "ring_latents", "prompts", "mixes"):
             if not decisive[name]:  # as before there were windows, or several prompts in one
                 del decisive[name]
+        if self.prefix_noise is None:
+            del decisive["prefix_noise"]
         if self.keeps_colours:
             decisive["colour_from"] = bool(self.colour_from)
         else:

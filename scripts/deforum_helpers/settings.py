@@ -156,6 +156,10 @@ class RenderSettings:
         "int", _CHAIN, 0, "Frames over which a clip cross-fades out of the former one; adds none to the video.",
         minimum=0, maximum=64,
     )  # fmt: skip
+    prefix_noise: float = _field(
+        "float", _CHAIN, 0.6, minimum=0, maximum=1,
+        hint="Share of a step's noise under which plain text-to-video models see the former clip; less holds firmer.",
+    )  # fmt: skip
     window_frames: int = _field(
         "int", _CHAIN, 0, "Frames generated at once; 0 is what the model was trained on.",
         minimum=0, maximum=1025, multiple=4, remainder=1,

@@ -194,7 +194,7 @@ def run_ti2v(fixture: Fixture) -> list[Difference]:
     run.check("mid.img", image[0], ENCODE)
     clean = run.vae.encode(image)
     run.check("mid.z", clean[0], ENCODE)
-    noise, pin = run.noise("in.noise_i2v", config["seed_i2v"]), Pin(clean, at_timestep_0=True)
+    noise, pin = run.noise("in.noise_i2v", config["seed_i2v"]), Pin(clean, noise_share=None)
     latents = run.go(guided_model(dit, prompts, scale, noise), noise, config["steps"], tag="i2v.", pin=pin)
     t = fixture["mid.t_tokens_0"]
     run.first_outputs(dit, prompts, torch.cat((clean, noise[:, :, 1:]), dim=2), t, "i2v.")

@@ -89,7 +89,7 @@ def test_steps_that_must_be_computed_are_and_what_came_before_is_forgotten() -> 
 
 def test_the_release_of_pinned_latents_is_computed(dit) -> None:
     release = SCHEDULE.sigmas[9]
-    pin = Pin(torch.zeros(1, 16, 1, 6, 8), at_timestep_0=True, release_sigma=release)
+    pin = Pin(torch.zeros(1, 16, 1, 6, 8), noise_share=None, release_sigma=release)
     latents, asked = sampled(dit, 1.0, pin)
     assert asked == 5  # steps 0, 1, 9 (released), 10 and the last
     assert torch.isfinite(latents).all()

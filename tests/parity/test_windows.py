@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from deforum_helpers.wan.sampling import SHOWN_NOISE, Pin, sample
+from deforum_helpers.wan.sampling import Pin, sample
 from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.windows import Joint, closed, windows_of
 from deforum_helpers.wan_flow_matching import WanFlowMatchingPipeline
@@ -36,7 +36,7 @@ def joint_of(size=5, overlap=2, ring=False, clean=True, model=drifting) -> Joint
 @pytest.mark.parametrize("clean", [True, False])
 def test_one_window_is_exactly_no_window(solver, clean):
     schedule, eps = noise_schedule(solver, 4, 3.0), noise(5)
-    pin = Pin(noise(2, seed=9), at_timestep_0=clean)
+    pin = Pin(noise(2, seed=9), None if clean else 0.6)
     for given in (None, pin):
         wanted = sample(drifting, eps, solver, schedule, pin=given)
         got = sample(None, eps, solver, schedule, pin=given, joint=joint_of(clean=clean))
@@ -46,7 +46,7 @@ def test_one_window_is_exactly_no_window(solver, clean):
 @pytest.mark.parametrize("joint", [True, False])
 def test_models_of_one_timestep_see_a_given_start_under_part_of_the_noise(joint):
     """As much of it in every window, told as the step's timestep; the new latents are under all of it."""
-    seen, eps, pin = [], noise(8 if joint else 5), Pin(noise(2, seed=9), at_timestep_0=False)
+    seen, eps, pin = [], noise(8 if joint else 5), Pin(noise(2, seed=9), noise_share=0.6)
 
     def model(x, t):
         seen.append((x, t))
@@ -57,7 +57,7 @@ def test_models_of_one_timestep_see_a_given_start_under_part_of_the_noise(joint)
     starts = seen[::2] if joint else seen
     assert len(starts) == SCHEDULE.steps
     for (x, t), sigma, timestep in zip(starts, SCHEDULE.sigmas, SCHEDULE.timesteps, strict=False):
-        assert torch.equal(x[:, :, :2], torch.lerp(pin.clean, eps[:, :, :2], SHOWN_NOISE * sigma))
+        assert torch.equal(x[:, :, :2], torch.lerp(pin.clean, eps[:, :, :2], 0.6 * sigma))
         assert t.unique().tolist() == [timestep]
     assert torch.equal(starts[0][0][:, :, 2:], eps[:, :, 2:5])
     assert torch.equal(made[:, :, :2], pin.clean)
@@ -105,7 +105,7 @@ def test_later_windows_see_the_estimate_of_the_ones_before():
 
 
 def test_a_pinned_start_comes_back_as_given():
-    pin = Pin(noise(2, seed=5), at_timestep_0=True)
+    pin = Pin(noise(2, seed=5), noise_share=None)
     latents = sample(None, noise(11), "unipc", SCHEDULE, pin=pin, joint=joint_of())
     assert torch.equal(latents[:, :, :2], pin.clean)
     other = sample(None, noise(11), "unipc", SCHEDULE, joint=joint_of())

@@ -319,9 +319,16 @@ def test_what_can_not_be_had_is_noted():
     assert "context_frames: reduced to 16" in said(context_frames=100)
     assert "overlap_frames: reduced to 4" in said(overlap_frames=40)
     assert "overlap_frames: without effect" in said(overlap_frames=4, continuity="cut")
+    assert "prefix_noise: without effect" in said(prefix_noise=1.0)
     assert "slower than life" in said(fps=0.5)
     assert "no keyframe at frame 0" in said(prompts={"4": "a"})
     assert said() == said(fps=60) == ""
+
+
+def test_noise_over_the_former_clip_is_for_models_of_one_timestep():
+    noted = lambda *model, **values: "prefix_noise" in " ".join(make(*model, prefix_noise=0.3, **values).notes)  # noqa: E731
+    assert not noted() and not noted(continuity="joint") and not noted(continuity="frames")
+    assert noted(continuity="cut") and noted(VARIANTS["wan2.1-vace-1.3B"]) and noted(TINY)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import SettingsError, first_few
 from ..lead import Lead
-from ..settings import RenderSettings
+from ..settings import FIELDS, RenderSettings
 from ..variants import VARIANTS, Variant
 from .camera import Camera, camera_of
 from .clip_maker import Clip
@@ -70,6 +70,9 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
     if context >= size:
         notes.append(f"context_frames: reduced to {4 * (size - 1)}, so that the window has room for new frames")
         context = size - 1
+    seen = variant.pin == "noised" and not (mode in ("image", "cut") or (mode == "frames" and variant.vace_layers))
+    if not seen and settings.prefix_noise != FIELDS["prefix_noise"].default:
+        notes.append(f"prefix_noise: without effect, because {variant.title} isn't shown the former clip under noise")
     joint = size if mode == "joint" or settings.loop else 0
     if mode == "joint":
         mode, size = "latents", size + (settings.joint_windows - 1) * (size - context)

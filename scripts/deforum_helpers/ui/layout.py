@@ -41,8 +41,8 @@ SECTIONS = (
     ),
     Section(
         "continuity", "Continuity", "how a clip goes on from the one before",
-        ("continuity", "motion", "context_frames", "overlap_frames", "window_frames", "joint_windows", "loop",
-         "colour"),
+        ("continuity", "motion", "context_frames", "overlap_frames", "prefix_noise", "window_frames",
+         "joint_windows", "loop", "colour"),
     ),
     Section(
         "images", "Images and video in", "a first picture, a video to draw over, a job to go on from",
@@ -106,6 +106,7 @@ LABELS = {
     "continuity": "Continuity",
     "context_frames": "Context frames",
     "overlap_frames": "Overlap frames",
+    "prefix_noise": "Noise on the former clip",
     "window_frames": "Window frames",
     "joint_windows": "Windows made together",
     "loop": "Loop",

@@ -20,9 +20,6 @@ from .windows import Joint, joint_velocity
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 GuidedModel = Callable[[Tensor, Tensor], Tensor]
 
-# Of the step's noise, how much given latents are shown with to models that know one timestep for all.  Under all of it,
-# where things stand in the new latents is settled before it can be seen where they stood, and they fade over there.
-SHOWN_NOISE = 0.6
 BATCHED_TOKENS = 8192  # up to here one pass over both prompts beats two; beyond, it only doubles the memory
 
 
@@ -30,17 +27,19 @@ BATCHED_TOKENS = 8192  # up to here one pass over both prompts beats two; beyond
 class Pin:
     """Latents at the window's start that are given, not made.
 
-    clean: [B, z, n, h, w].  at_timestep_0: the model sees them clean with timestep 0 (models trained so);
-    otherwise under SHOWN_NOISE of the step's noise.  release_sigma: held while sigma is above it; 0 = to the end.
+    clean: [B, z, n, h, w].  noise_share: of the step's noise, how much the model sees them under, at the step's
+    timestep; None = it sees them clean, at timestep 0 (models trained so).  Under all of the noise, where things stand
+    in the new latents is settled before it can be seen where they stood, and they fade over there.
+    release_sigma: held while sigma is above it; 0 = to the end.
     """
 
     clean: Tensor
-    at_timestep_0: bool
+    noise_share: float | None
     release_sigma: float = 0.0
 
     def shown(self, noise: Tensor, sigma: float) -> Tensor:
         """What the model sees of them at a step."""
-        return self.clean if self.at_timestep_0 else _noised(self.clean, noise, SHOWN_NOISE * sigma)
+        return self.clean if self.noise_share is None else noised(self.clean, noise, self.noise_share * sigma)
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,11 @@ def sample(
     """
     assert (model is None) != (joint is None)
     velocity = joint_velocity(joint, schedule, noise, pin) if joint else model_velocity(model, schedule, channels)
-    start = noise if guide is None else _noised(guide, noise, schedule.sigmas[0])
+    start = noise if guide is None else noised(guide, noise, schedule.sigmas[0])
     if pin is not None:
         velocity = velocity if joint else pinned_velocity(model, schedule, channels, pin, noise)
         start = start.clone()
-        start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
+        start[:, :, : pin.clean.shape[2]] = noised(pin.clean, noise, schedule.sigmas[0])
         fresh = {*fresh, *steps_after(schedule, pin.release_sigma)}
     if step_cache:
         velocity = StepCache(velocity, schedule, step_cache, fresh)
@@ -171,9 +170,9 @@ def pinned_velocity(
         x = latents
         if held:
             x = torch.cat((pin.shown(noise, sigma), latents[:, :, n:]), dim=2)
-            if pin.at_timestep_0:
+            if pin.noise_share is None:
                 t[:, :n] = 0
-        v = model(_with_channels(x, channels), t if pin.at_timestep_0 else t[:, 0])
+        v = model(_with_channels(x, channels), t if pin.noise_share is None else t[:, 0])
         return torch.cat((straight, v[:, :, n:]), dim=2) if held else v
 
     return velocity
@@ -189,7 +188,7 @@ def blend_in(fresh: Tensor, tail: Tensor) -> Tensor:
     return torch.cat((torch.lerp(tail.to(fresh), fresh[:, :, :k], weight), fresh[:, :, k:]), dim=2)
 
 
-def _noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+def noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
     return torch.lerp(clean, noise[:, :, : clean.shape[2]], sigma)
 
 
