@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--tokenizer", type=Path, help="folder of another tokenizer than the one already there")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--shipped", action="store_true", help="of a run that began with the weights in models/demo")
     parser.add_argument("--plain", action="store_true", help="the plain variant, into --out")
     args = parser.parse_args()
     if args.plain and args.out is None:
@@ -68,7 +69,9 @@ def main() -> None:
             shutil.copyfile(MODEL / name, out / name)
         return
     data = torch.load(work / "latents.pt", weights_only=True)
-    write(fold_normalisation(load_file(work / "vae.safetensors"), data["mean"], data["std"]), out / "vae.safetensors")
+    if not args.shipped:
+        vae = fold_normalisation(load_file(work / "vae.safetensors"), data["mean"], data["std"])
+        write(vae, out / "vae.safetensors")
     write(load_file(work / "dit.safetensors"), out / "diffusion_pytorch_model.safetensors")
     write(load_file(work / "text.safetensors"), out / "text_encoder.safetensors")
     if args.tokenizer:

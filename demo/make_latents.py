@@ -2,6 +2,8 @@
 
 Also measures the mean and spread of each latent channel. Goes on with more stories when run again.
 
+`--shipped` encodes with the autoencoder in models/demo, for going on from the weights that lie there.
+
 `--plain` makes windows as plain text-to-video weights have seen them, with the autoencoder in models/demo: cut from
 anywhere in a story and encoded alone, so that the first latent of each is a single frame.
 """
@@ -18,21 +20,41 @@ from pathlib import Path
 import numpy as np
 import torch
 import world
-from common import MODEL, PLAIN_WORK, WORK, Z_DIM, encode, load_weights, make_vae, save_atomically, to_pixels
+from common import (
+    MODEL,
+    PLAIN_WORK,
+    WORK,
+    Z_DIM,
+    encode,
+    has_halves,
+    load_weights,
+    make_vae,
+    save_atomically,
+    to_pixels,
+)  # fmt: skip
 from deforum_helpers.variants import VAES
 from deforum_helpers.wan.vae import WanVae
 from torch import Tensor
 
 
 def story_of(index: int) -> tuple[world.Story, bool]:
-    """Story number `index`, and whether it starts anywhere (then it can't teach text-to-video).
+    """Story number `index`, and whether it is for going on alone, because it begins as no prompt would have it.
 
-    Of five: two three-clip stories that start where a prompt would put the object, one that starts anywhere,
-    two of a single clip.
+    Of five: two three-clip stories that start where a prompt would put the object, one of them tinted, a tinted one
+    that starts anywhere, two of a single clip.
     """
     rng = np.random.default_rng(777_000 + index)
-    anywhere = index % 5 == 1
-    return world.sample_story(rng, clips=1 if index % 5 in (2, 4) else 3, anywhere=anywhere), anywhere
+    story = world.sample_story(rng, clips=1 if index % 5 in (2, 4) else 3, anywhere=index % 5 == 1)
+    return story, index % 5 in TINTED
+
+
+def tinted(frames: np.ndarray, index: int) -> np.ndarray:
+    """The frames of a story in colours a little off, throughout: what goes on is to keep the colours it was given, and
+    not to go back to those that the world has."""
+    rng = np.random.default_rng(333_000 + index)
+    gain = 1 + rng.normal(0, 0.05) + rng.normal(0, 0.03, 3)
+    offset = rng.normal(0, 4) + rng.normal(0, 4, 3)
+    return (frames * gain + offset).clip(0, 255).round().astype(np.uint8)
 
 
 def plain_window_of(index: int) -> tuple[world.Story, int]:
@@ -47,6 +69,7 @@ def plain_window_of(index: int) -> tuple[world.Story, int]:
     return story, int(rng.integers(world.CLIP_FRAMES + 1))
 
 
+TINTED = (1, 3)  # which of five stories
 _vae: WanVae | None = None
 
 
@@ -66,9 +89,12 @@ def job(index: int, plain: bool) -> tuple[np.ndarray, dict, np.ndarray]:
     else:
         story, anywhere = story_of(index)
         shown, looks = slice(None), story.looks
+    frames = world.render(story)
+    if not plain and index % 5 in TINTED:
+        frames = tinted(frames, index)
     facts = {"index": index, "anywhere": anywhere, "looks": [asdict(look) for look in looks]}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        mean = encode(_vae, to_pixels(torch.from_numpy(world.render(story)[None, shown])).contiguous())[0]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_halves(torch.device("cpu"))):
+        mean = encode(_vae, to_pixels(torch.from_numpy(frames[None, shown])).contiguous())[0]
     return mean[0].half().numpy(), facts, world.centres(story)[shown]
 
 
@@ -84,6 +110,7 @@ def main() -> None:
     parser.add_argument("--stories", type=int, default=20_000)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shipped", action="store_true", help="with the autoencoder in models/demo")
     parser.add_argument("--plain", action="store_true", help="windows of plain text-to-video weights")
     args = parser.parse_args()
     work = args.work or (PLAIN_WORK if args.plain else WORK)
@@ -93,7 +120,8 @@ def main() -> None:
         data = torch.load(file, weights_only=True)
     done, begin = len(data["latents"]), time.monotonic()
     context = multiprocessing.get_context("spawn")
-    vae = (MODEL if args.plain else work) / "vae.safetensors"
+    shipped = args.plain or args.shipped
+    vae = (MODEL if shipped else work) / "vae.safetensors"
     with context.Pool(args.workers, start_worker, (vae,)) as pool:
         make = partial(job, plain=args.plain)
         for latents, facts, centres in pool.imap(make, range(done, args.stories), chunksize=4):
@@ -106,7 +134,7 @@ def main() -> None:
             if minutes > args.minutes:
                 break
         pool.terminate()
-    if args.plain:  # the exported autoencoder's latents are already as the official figures say
+    if shipped:  # the exported autoencoder's latents are already as the official figures say
         row = VAES["wan2.1"]
         data["mean"], data["std"] = torch.tensor(row.latents_mean), torch.tensor(row.latents_std)
     elif "mean" not in data:  # fixed by the first run: a DiT may be training on them already

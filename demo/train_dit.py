@@ -7,6 +7,8 @@ again; about 10,000 steps of 24 windows make sharp shapes (two quiet CPU cores: 
 On a CPU each core is a process of its own with its share of the batch; they meet once a step to average gradients.
 Threads that meet at every operation lose far more when the machine has other work.
 
+`--shipped` goes on from the weights in models/demo (make_latents.py --shipped).
+
 `--plain --init models/demo/diffusion_pytorch_model.safetensors` trains it as plain text-to-video weights are: all
 latents of a window stand at one timestep, none is given, and windows are cut from anywhere (make_latents.py --plain).
 The text encoder is the one in models/demo, and stays as it is.
@@ -23,7 +25,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
-from common import MODEL, PLAIN_WORK, WINDOW, WORK, Ema, Muon, load_weights, make_dit, save_atomically
+from common import MODEL, PLAIN_WORK, WINDOW, WORK, Ema, Muon, has_halves, load_weights, make_dit, save_atomically
 from dit_data import CONTINUED, FRESH, FROM_FRAME, MIXED, Batch, Sampler, Windows
 from safetensors.torch import load_file, save_file
 from text_model import embed, load_official, load_tokenizer, make_text_encoder, official_state, tokenize
@@ -40,13 +42,14 @@ class Trainer:
         self.device = torch.device(args.device)
         self.tokenizer = load_tokenizer(args.tokenizer)
         self.dit, self.text = make_dit(), make_text_encoder()
-        if args.init:
-            load_weights(self.dit, args.init)
+        if args.init or args.shipped:
+            load_weights(self.dit, args.init or MODEL / "diffusion_pytorch_model.safetensors")
         else:
             with torch.no_grad():  # a quiet start: the official initialisation has no small output
                 self.dit.head.head.weight.mul_(0.1)
                 self.dit.head.head.bias.zero_()
-        text = MODEL / "text_encoder.safetensors" if args.plain else args.work / "text_start.safetensors"
+        shipped = args.plain or args.shipped
+        text = MODEL / "text_encoder.safetensors" if shipped else args.work / "text_start.safetensors"
         load_official(self.text, load_file(text))
         self.text.requires_grad_(not args.plain)
         if self.device.type == "cpu":
@@ -73,9 +76,7 @@ class Trainer:
                 group["lr"] = rate * group.get("share", 1.0)
 
     def halves(self) -> torch.autocast:
-        """bfloat16 where the processor can calculate in it; elsewhere it takes more than twice as long as float32."""
-        fast = self.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=has_halves(self.device))
 
     def velocity(self, x: Tensor, sigma: Tensor, pinned: Tensor, context: Tensor) -> Tensor:
         """x [B, 16, 5, 10, 16], sigma [B] -> velocity; pinned latents stand at timestep 0."""
@@ -107,6 +108,9 @@ class Trainer:
                 s = light.view(-1, 1, 1, 1, 1)
                 x = (1 - s) * clean + s * torch.randn_like(clean)
                 prefix = x - s * self.velocity(x, light, torch.zeros_like(pinned), context)
+                # Its faults of shape are to be mended, its colours to be kept.
+                off = ((prefix - clean) * given).sum((2, 3, 4), keepdim=True)
+                prefix = prefix - off / given.expand_as(prefix).sum((2, 3, 4), keepdim=True).clamp_min(1)
         spoil = 0.08 * torch.rand_like(level) * torch.randn_like(clean)
         x = torch.where(given, prefix + spoil, (1 - level) * clean + level * noise)
         error = (self.velocity(x, sigma, pinned, context) - (noise - clean)).square()
@@ -256,6 +260,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--tokenizer", type=Path, default=MODEL / "tokenizer")
     parser.add_argument("--init", type=Path, help="DiT weights to start from")
+    parser.add_argument("--shipped", action="store_true", help="start from the weights in models/demo")
     parser.add_argument("--plain", action="store_true", help="train as plain text-to-video weights are")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--batch", type=int, default=24)

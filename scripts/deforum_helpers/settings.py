@@ -171,8 +171,8 @@ class RenderSettings:
         "bool", _CHAIN, False, "The last frame flows into the first; text-to-video models take no hard switch for it."
     )
     colour: str = _field(
-        "choice", _CHAIN, "free", choices=("free", "keep"),
-        hint="free: colours may drift from clip to clip; keep: they are held to the shot's first clip's.",
+        "choice", _CHAIN, "keep", choices=("keep", "free"),
+        hint="keep: a shot's colours are held to those of its first clip; free: they may drift from clip to clip.",
     )  # fmt: skip
     animation_mode: str = _field(
         "choice", _CAMERA, "2D", choices=("2D", "3D"), deforum=("animation_mode",),

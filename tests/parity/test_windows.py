@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deforum_helpers.wan.sampling import Pin, sample
-from deforum_helpers.wan.solvers import noise_schedule
+from deforum_helpers.wan.solvers import NoiseSchedule, noise_schedule
 from deforum_helpers.wan.windows import Joint, closed, windows_of
 from deforum_helpers.wan_flow_matching import WanFlowMatchingPipeline
 from test_pipeline import first, following, parts, pipeline, render  # noqa: F401 - fixtures
@@ -77,12 +77,29 @@ def test_windows_cover_everything_and_overlap_enough(count, size, overlap, ring)
                 assert now.latents(count)[: now.context] == before.latents(count)[-now.context :]
 
 
-def test_a_ring_has_no_first_latent():
+def test_a_ring_has_no_first_latent_once_it_is_settled():
     """Noise turned by a stride gives the ring turned by a stride; the latents of a plain clip depend on its ends."""
-    for ring in (True, False):
-        whole = sample(None, noise(12), "euler", SCHEDULE, joint=joint_of(ring=ring))
-        turned = sample(None, noise(12).roll(3, 2), "euler", SCHEDULE, joint=joint_of(ring=ring))
-        assert torch.allclose(whole.roll(3, 2), turned, atol=1e-5) == ring
+    settled = NoiseSchedule(SCHEDULE.sigmas[-3:], SCHEDULE.timesteps[-2:])
+    assert settled.sigmas[0] < 0.8 < SCHEDULE.sigmas[0]
+    for schedule, ring, alike in ((settled, True, True), (SCHEDULE, True, False), (settled, False, False)):
+        whole = sample(None, noise(12), "euler", schedule, joint=joint_of(ring=ring))
+        turned = sample(None, noise(12).roll(3, 2), "euler", schedule, joint=joint_of(ring=ring))
+        assert torch.allclose(whole.roll(3, 2), turned, atol=1e-5) == alike
+
+
+def test_a_rings_first_window_begins_and_is_shown_the_last_one_when_that_is_settled():
+    times = []
+
+    def model(x, t):
+        times.append(t.reshape(-1))
+        return 0.5 * x
+
+    schedule = noise_schedule("euler", 14, 3.0)
+    sample(None, noise(12), "euler", schedule, joint=joint_of(ring=True, model=model))
+    windows = len(times) // schedule.steps
+    for step, sigma in enumerate(schedule.sigmas[:-1]):
+        shown = [len(t) > 1 and int((t == 0).sum()) > 0 for t in times[step * windows : (step + 1) * windows]]
+        assert shown == ([False] * windows if step == 0 else [sigma <= 0.8] + [True] * (windows - 1))
 
 
 def test_a_ring_is_closed_by_its_own_latents():

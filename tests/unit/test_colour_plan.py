@@ -56,7 +56,7 @@ def test_a_job_that_goes_on_keeps_the_colours_of_the_one_before(tmp_path):
 
 @pytest.mark.parametrize(
     ("way", "colour", "noted"),
-    [("None", "free", False), ("LAB", "keep", True), ("Match Frame 0 HSV", "keep", True), ("Image", "free", True)],
+    [("None", "free", False), ("LAB", "keep", True), ("Match Frame 0 HSV", "keep", True), ("Image", "keep", True)],
 )
 def test_deforums_colour_coherence(way, colour, noted):
     settings, notes = settings_from_dict({"prompts": {"0": "a"}, "color_coherence": way})

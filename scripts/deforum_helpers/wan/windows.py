@@ -5,7 +5,8 @@ them; so the solver's history is global, and no window is finished before anothe
 
     clean context   models trained with clean latents at timestep 0 (Variant.pin): a window's first latents are shown
                     as the window before has them in its estimate of the clean latents, and each latent is made by
-                    one window alone.  What the chain does clip after clip, all clips do at once.
+                    one window alone.  What the chain does clip after clip, all clips do at once.  In a ring one
+                    window begins, until it is settled what is to be seen; then it goes on from the last.
     fusion          other models: overlapping windows are averaged with weights that ramp from 0 to 1.  A window's
                     first latent counts for nothing where another window covers it: the model was trained to see a
                     single frame there.  In a ring the windows move on a little from step to step, so that none of
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from .sampling import GuidedModel, Pin
 
 _NEARLY_NOTHING = 1e-4  # where nothing else covers a latent, it still decides
+
+# Above this sigma a ring's first window is shown nothing.  Estimates are blurs at first; were every window shown one as
+# if it were clean, each would take it for the truth, and nothing but the object would ever come out of the blur.
+_RING_SETTLED = 0.8
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def joint_velocity(joint: Joint, schedule: NoiseSchedule, noise: Tensor, pin: Pi
             chosen = window.latents(count)
             shown = held if window.start == 0 and held and not joint.ring else 0
             if joint.clean_context and estimate is not None:
-                shown = max(shown, window.context)
+                begins = joint.ring and number == 0 and schedule.sigmas[step] > _RING_SETTLED
+                shown = max(shown, 0 if begins else window.context)
             weight = _weights(window, joint, number, len(windows)).to(latents)
             v = _look(joint, schedule.timesteps[step], seen, known, chosen, shown)
             total[:, :, chosen] += v * weight.view(1, 1, -1, 1, 1)
