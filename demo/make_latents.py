@@ -31,7 +31,7 @@ from common import (
     make_vae,
     save_atomically,
     to_pixels,
-)  # fmt: skip
+)
 from deforum_helpers.variants import VAES
 from deforum_helpers.wan.vae import WanVae
 from torch import Tensor
@@ -90,7 +90,7 @@ def job(index: int, plain: bool) -> tuple[np.ndarray, dict, np.ndarray]:
         story, anywhere = story_of(index)
         shown, looks = slice(None), story.looks
     frames = world.render(story)
-    if not plain and index % 5 in TINTED:
+    if anywhere and not plain:  # just these are for going on alone
         frames = tinted(frames, index)
     facts = {"index": index, "anywhere": anywhere, "looks": [asdict(look) for look in looks]}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_halves(torch.device("cpu"))):

@@ -77,7 +77,7 @@ class ClipRequest:
     stream: the latents of this shot that come before the clip's new ones, in order; the decoder goes on
         from their end, and the last prefix_latents of them are the pinned start of the window.
     prefix_noise: of the step's noise, how much the pinned start is shown under to models that know one noise level
-        for the whole window; None for all others, and where nothing is pinned.
+        for the whole window; None for all others, and for a clip made at once of which nothing is pinned.
     strength: how long the pinned start is held, 1 = through the last step, 0.4 = while sigma > 0.6.
     init_image, end_image: RGB pictures that are the first and the last frame of the window ("" = none).
     context_file: npy uint8 [4n+1, height, width, 3], frames of the clip before that the window begins with, in

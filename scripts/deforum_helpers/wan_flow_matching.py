@@ -201,22 +201,18 @@ class WanFlowMatchingPipeline:
                 tokens = self.image_encoder(shown)
             return Given(channels=channels, image_tokens=tokens)
         if pictures[0] is not None:
-            return Given(pin=Pin(self.vae.encode(pictures[0][None, :, None]), self.noise_share(request), release))
+            return Given(pin=Pin(self.vae.encode(pictures[0][None, :, None]), request.prefix_noise, release))
         if request.context_file:
             frames = self.frames(request.context_file, request)
-            return Given(pin=Pin(self.vae.encode(frames[None]), self.noise_share(request), release))
+            return Given(pin=Pin(self.vae.encode(frames[None]), request.prefix_noise, release))
         return Given(pin=self.prefix(request, release))
-
-    def noise_share(self, request: ClipRequest) -> float | None:
-        """Pin.noise_share, for these weights."""
-        return None if self.variant.pin == "timestep0" else request.prefix_noise
 
     def prefix(self, request: ClipRequest, release: float) -> Pin | None:
         """The end of the shot's latents, held at the window's start."""
         if not request.prefix_latents:
             return None
         clean = self.stream_latents(request.stream)[:, :, -request.prefix_latents :]
-        return Pin(clean, self.noise_share(request), release)
+        return Pin(clean, request.prefix_noise, release)
 
     def frames(self, path: str, request: ClipRequest) -> Tensor:
         """Frames of a file [3, F, H, W] in [-1, 1], on the device."""

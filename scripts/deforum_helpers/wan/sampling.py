@@ -39,7 +39,7 @@ class Pin:
 
     def shown(self, noise: Tensor, sigma: float) -> Tensor:
         """What the model sees of them at a step."""
-        return self.clean if self.noise_share is None else noised(self.clean, noise, self.noise_share * sigma)
+        return self.clean if self.noise_share is None else _noised(self.clean, noise, self.noise_share * sigma)
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def sample(
     """
     assert (model is None) != (joint is None)
     velocity = joint_velocity(joint, schedule, noise, pin) if joint else model_velocity(model, schedule, channels)
-    start = noise if guide is None else noised(guide, noise, schedule.sigmas[0])
+    start = noise if guide is None else _noised(guide, noise, schedule.sigmas[0])
     if pin is not None:
         velocity = velocity if joint else pinned_velocity(model, schedule, channels, pin, noise)
         start = start.clone()
-        start[:, :, : pin.clean.shape[2]] = noised(pin.clean, noise, schedule.sigmas[0])
+        start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
         fresh = {*fresh, *steps_after(schedule, pin.release_sigma)}
     if step_cache:
         velocity = StepCache(velocity, schedule, step_cache, fresh)
@@ -188,7 +188,7 @@ def blend_in(fresh: Tensor, tail: Tensor) -> Tensor:
     return torch.cat((torch.lerp(tail.to(fresh), fresh[:, :, :k], weight), fresh[:, :, k:]), dim=2)
 
 
-def noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+def _noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
     return torch.lerp(clean, noise[:, :, : clean.shape[2]], sigma)
 
 
