@@ -152,8 +152,8 @@ def _clip_request(job: Job, clip: Clip, former: str, first: str) -> ClipRequest:
 
 def _prefix_noise(job: Job, clip: Clip) -> float | None:
     variant = VARIANTS[job.plan.variant]
-    pinned = clip.prefix_latents or (clip.start == "frames" and not variant.vace_layers)
-    return job.settings.prefix_noise if variant.pin == "noised" and (pinned or clip.window_latents) else None
+    noised = variant.sees_noised("latents" if clip.window_latents else clip.start)
+    return job.settings.prefix_noise if noised else None
 
 
 def _colours(job: Job, clip: Clip) -> dict[str, str]:

@@ -116,6 +116,10 @@ class Variant:
     size_multiple: int = 16
     repository: str = ""
 
+    def sees_noised(self, start: str) -> bool:
+        """Whether a clip that starts from "latents", "frames", an "image" or nothing is shown them under noise."""
+        return self.pin == "noised" and (start == "latents" or (start == "frames" and not self.vace_layers))
+
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads

@@ -70,8 +70,8 @@ def plan_window(settings: RenderSettings, variant: Variant, notes: list[str]) ->
     if context >= size:
         notes.append(f"context_frames: reduced to {4 * (size - 1)}, so that the window has room for new frames")
         context = size - 1
-    seen = variant.pin == "noised" and not (mode in ("image", "cut") or (mode == "frames" and variant.vace_layers))
-    if not seen and settings.prefix_noise != FIELDS["prefix_noise"].default:
+    noised = variant.sees_noised("latents" if mode == "joint" else mode)
+    if not noised and settings.prefix_noise != FIELDS["prefix_noise"].default:
         notes.append(f"prefix_noise: without effect, because {variant.title} isn't shown the former clip under noise")
     joint = size if mode == "joint" or settings.loop else 0
     if mode == "joint":
