@@ -16,6 +16,7 @@ from deforum_helpers.errors import InputError, OutputError, SettingsError, Setup
 from deforum_helpers.video import ffmpeg as ffmpeg_module
 from deforum_helpers.video.ffmpeg import (
     FrameInput,
+    FrameOutput,
     check_soundtrack,
     count_frames,
     exact_rate,
@@ -182,6 +183,28 @@ def test_a_full_disk_is_named():
             taking.finish()
     finally:
         taking.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program that hangs, as a shell script")
+@pytest.mark.parametrize("way", ["write", "finish", "read"])
+def test_an_ffmpeg_that_hangs_is_ended_and_reported(tmp_path, monkeypatch, way):
+    """As when the share that a file lies on is gone."""
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(ffmpeg_module, "LONGEST_CALL", 0.3)
+    frame = np.zeros((480, 640, 3), np.uint8)  # more than a pipe holds
+    if way == "read":
+        running = FrameOutput(str(program), frame.shape, [])
+    else:
+        running = FrameInput(str(program), frame.shape, Fraction(16), [])
+    act = {"write": lambda: running.write(frame), "finish": lambda: running.finish(), "read": lambda: running.read()}
+    try:
+        with pytest.raises(OutputError, match=r"did nothing for 0\.3 seconds.*then resume"):
+            act[way]()
+        assert running._process.returncode is not None
+    finally:
+        running.stop()
 
 
 def test_a_lost_frame_is_noticed(tmp_path, monkeypatch):

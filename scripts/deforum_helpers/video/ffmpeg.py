@@ -12,8 +12,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -23,7 +24,7 @@ import numpy as np
 
 from ..errors import InputError, OutputError, SettingsError, SetupError
 
-_LONGEST_CALL = 600  # seconds; for one call, and for what ffmpeg still does after its last frame
+LONGEST_CALL = 600  # seconds; for one call, for one frame, and for what ffmpeg still does after its last frame
 _SOUND_CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpc,mpeg,mpegts,ogg,tta,w64,wav,wv"
 )
@@ -94,7 +95,7 @@ def call(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
             [program, "-hide_banner", "-nostdin", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_LONGEST_CALL,
+            timeout=LONGEST_CALL,
             check=False,
             **apart(),
         )
@@ -198,56 +199,52 @@ def format_metadata(tags: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-class FrameInput:
-    """An ffmpeg at work that takes raw frames on its standard input.
+class _Running:
+    """An ffmpeg at work with a pipe to it.  stop() at any time leaves no process behind."""
 
-    write() as often as wanted, then finish(); stop() at any time, also after finish(), leaves no process behind.
-    """
-
-    def __init__(self, program: str, shape: tuple[int, ...], rate: Fraction, arguments: list[str]) -> None:
-        """shape: (height, width, 3).  arguments: what follows the input of index 0, output included."""
+    def __init__(self, shape: tuple[int, ...], command: list[str], **pipes: int) -> None:
+        """shape: of a frame, (height, width, 3).  Raises OutputError."""
         self._shape = shape
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop(); a pipe could fill up and block
-        command = [program, "-hide_banner", "-nostdin", "-y", "-v", "error", "-f", "rawvideo",
-                   "-pixel_format", "rgb24", "-video_size", f"{shape[1]}x{shape[0]}",
-                   "-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0", *arguments]  # fmt: skip
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said, **apart()
-            )
+            self._process = subprocess.Popen(command, stderr=self._said, **pipes, **apart())
         except OSError as error:
             self._said.close()
             raise OutputError(f"ffmpeg could not run: {error}") from error
-
-    def write(self, frame: np.ndarray) -> None:
-        """One frame, uint8 of the shape given.  Raises OutputError when ffmpeg has given up."""
-        if frame.shape != self._shape or frame.dtype != np.uint8:
-            raise ValueError(f"a frame of {frame.dtype} {frame.shape} among frames of uint8 {self._shape}")
-        try:
-            self._process.stdin.write(np.ascontiguousarray(frame).data)
-        except OSError as error:
-            raise self._failure() from error
-
-    def finish(self) -> None:
-        """No more frames: wait for the file.  Raises OutputError."""
-        try:
-            self._process.stdin.close()
-            status = self._process.wait(_LONGEST_CALL)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise self._failure() from error
-        if status != 0:
-            raise self._failure()
 
     def stop(self) -> None:
         """End the process if it still runs, and free what belongs to it."""
         if self._process.poll() is None:
             self._process.kill()
         with suppress(OSError):  # the rest of a frame that nobody reads any more
-            self._process.stdin.close()
+            (self._process.stdin or self._process.stdout).close()
         self._process.wait()
         self._said.close()
 
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """End an ffmpeg that hangs (a file on a share that is gone): a pipe can't be waited for with a limit."""
+        hung = threading.Event()
+
+        def give_up() -> None:
+            hung.set()
+            self._process.kill()
+
+        timer = threading.Timer(LONGEST_CALL, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except OutputError as error:
+            if not hung.is_set():
+                raise
+            next_step = "see whether the disk or the share of the file answers, then resume the job"
+            raise OutputError(f"ffmpeg did nothing for {LONGEST_CALL} seconds", next_step=next_step) from error
+        finally:
+            timer.cancel()
+
     def _failure(self) -> OutputError:
+        """Why it failed, ended if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -260,41 +257,53 @@ class FrameInput:
         )
 
 
-class FrameOutput:
-    """An ffmpeg at work that gives raw frames on its standard output.
+class FrameInput(_Running):
+    """An ffmpeg that takes raw frames on its standard input: write() as often as wanted, then finish()."""
 
-    read() until there are no more; stop() at any time leaves no process behind.
-    """
+    def __init__(self, program: str, shape: tuple[int, ...], rate: Fraction, arguments: list[str]) -> None:
+        """arguments: what follows the input of index 0, output included."""
+        command = [program, "-hide_banner", "-nostdin", "-y", "-v", "error", "-f", "rawvideo",
+                   "-pixel_format", "rgb24", "-video_size", f"{shape[1]}x{shape[0]}",
+                   "-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0", *arguments]  # fmt: skip
+        super().__init__(shape, command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def write(self, frame: np.ndarray) -> None:
+        """One frame, uint8 of the shape given.  Raises OutputError when ffmpeg has given up or hangs."""
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            raise ValueError(f"a frame of {frame.dtype} {frame.shape} among frames of uint8 {self._shape}")
+        with self._in_time():
+            try:
+                self._process.stdin.write(np.ascontiguousarray(frame).data)
+            except OSError as error:
+                raise self._failure() from error
+
+    def finish(self) -> None:
+        """No more frames: wait for the file.  Raises OutputError."""
+        with self._in_time():
+            try:
+                self._process.stdin.close()
+            except OSError as error:
+                raise self._failure() from error
+            if self._process.wait() != 0:
+                raise self._failure()
+
+
+class FrameOutput(_Running):
+    """An ffmpeg that gives raw frames on its standard output: read() until there are no more."""
 
     def __init__(self, program: str, shape: tuple[int, int, int], arguments: list[str]) -> None:
-        """shape: (height, width, 3).  arguments: the input and what is done to it."""
-        self._shape = shape
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop(); a pipe could fill up and block
+        """arguments: the input and what is done to it."""
         command = [program, "-hide_banner", "-nostdin", "-v", "error", *arguments,
                    "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]  # fmt: skip
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, **apart()
-            )
-        except OSError as error:
-            self._said.close()
-            raise OutputError(f"ffmpeg could not run: {error}") from error
+        super().__init__(shape, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
     def read(self) -> np.ndarray | None:
         """The next frame, uint8 of the shape given, None behind the last one.  Raises OutputError."""
         size = math.prod(self._shape)
-        pixels = self._process.stdout.read(size)
-        if len(pixels) == size:
-            return np.frombuffer(pixels, np.uint8).reshape(self._shape)
-        if self._process.wait() != 0:
-            self._said.seek(0)
-            raise OutputError(f"ffmpeg failed: {last_lines(self._said.read())}")
+        with self._in_time():
+            pixels = self._process.stdout.read(size)
+            if len(pixels) == size:
+                return np.frombuffer(pixels, np.uint8).reshape(self._shape)
+            if self._process.wait() != 0:
+                raise self._failure()
         return None
-
-    def stop(self) -> None:
-        """End the process if it still runs, and free what belongs to it."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.stdout.close()
-        self._process.wait()
-        self._said.close()
