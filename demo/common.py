@@ -94,7 +94,7 @@ class Ema:
     def swap(self) -> None:
         for p, average in zip(self.live, self.average, strict=True):
             kept = p.detach().clone()
-            p.data.copy_(average)
+            p.copy_(average)  # not its .data: what layers have made of a weight is kept until they see it change
             average.copy_(kept)
 
 

@@ -66,6 +66,18 @@ def test_a_layer_given_another_weight_forgets_the_old_sums():
     assert torch.allclose(streamed(layer, x, (1,)), 3 * before, atol=1e-5)
 
 
+@pytest.mark.parametrize("change", ["loaded", "trained"])
+def test_a_layer_whose_weight_is_changed_in_place_forgets_the_old_sums(change):
+    layer, x = causal_layer(WIDE, 16), torch.randn(1, WIDE, 1, 5, 6)
+    before, bias = streamed(layer, x, (1,)), layer.bias.view(1, -1, 1, 1, 1)
+    if change == "loaded":
+        layer.load_state_dict({"weight": 2 * layer.weight, "bias": layer.bias})
+    else:
+        with torch.no_grad():
+            layer.weight.mul_(2)
+    assert torch.allclose(streamed(layer, x, (1,)) - bias, 2 * (before - bias), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("channels", "dtype", "training", "expected"),
     [

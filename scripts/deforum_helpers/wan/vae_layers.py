@@ -65,14 +65,16 @@ def conv_over_time(x: Tensor, layer: nn.Conv3d, taps: int) -> Tensor:
 
 
 def made_once(layer: nn.Module, make: Callable[[], Any]) -> Any:
-    """What `make` makes of a layer's weight, kept with the layer until it is given another weight.
+    """What `make` makes of a layer's weight, kept with the layer until it has another weight or that one is changed.
 
     A summed kernel is about twice the size of the plain one: half a gigabyte for a whole decoder of the real width.
     """
-    of, made = layer.__dict__.get("_made_once", (None, None))
-    if of is None or of.data_ptr() != layer.weight.data_ptr() or of.dtype != layer.weight.dtype:
+    weight = layer.weight
+    state = (weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version)
+    of, _, made = layer.__dict__.get("_made_once", (None, None, None))
+    if of != state:
         made = make()
-        layer.__dict__["_made_once"] = (layer.weight.detach(), made)  # held, so that no other comes to its address
+        layer.__dict__["_made_once"] = (state, weight.detach(), made)  # held, so that no other comes to its address
     return made
 
 
