@@ -57,12 +57,16 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder of another tokenizer than the one already there")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--shipped", action="store_true", help="of a run that began with the weights in models/demo")
+    parser.add_argument("--decoder", action="store_true", help="only the autoencoder, of train_vae.py --decoder")
     parser.add_argument("--plain", action="store_true", help="the plain variant, into --out")
     args = parser.parse_args()
     if args.plain and args.out is None:
         parser.error("--plain needs --out: models/demo is the demo's")
     work, out = args.work or (PLAIN_WORK if args.plain else WORK), args.out or MODEL
     (out / "tokenizer").mkdir(parents=True, exist_ok=True)
+    if args.decoder:
+        write(load_file(work / "vae.safetensors"), out / "vae.safetensors")
+        return
     if args.plain:
         write(load_file(work / "dit.safetensors"), out / "diffusion_pytorch_model.safetensors")
         for name in ("vae.safetensors", "text_encoder.safetensors", *TOKENIZER):

@@ -2,6 +2,10 @@
 
 Goes on from its last checkpoint when run again. Needs about 13 minutes on two CPU cores from earlier weights
 (--init) and about twice that from nothing.
+
+`--decoder` goes on with the decoder in models/demo alone, and with what changes from frame to frame above all: its four
+frames a latent are drawn apart, and what stands still must not flicker at their pace.  The encoder stays, so that no
+latents change and the DiT fits as before.
 """
 
 from __future__ import annotations
@@ -15,7 +19,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import world
-from common import WORK, Ema, Muon, channels_last, decode, encode, load_weights, make_vae, save_atomically, to_pixels
+from common import (
+    MODEL,
+    WORK,
+    Ema,
+    Muon,
+    channels_last,
+    decode,
+    encode,
+    load_weights,
+    make_vae,
+    save_atomically,
+    to_pixels,
+)
+from deforum_helpers.variants import VAES
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -100,12 +117,28 @@ def loss_of(vae: nn.Module, x: Tensor, weight: Tensor, noise: float, spread: Ten
             spread.lerp_(mean.detach().float().std((0, 2, 3, 4)), 0.02)
         deviation = torch.exp(0.5 * log_variance) + noise * spread.view(1, -1, 1, 1, 1)
         y = decode(vae, mean + deviation * torch.randn_like(mean))
-    y, mean, log_variance = y.float(), mean.float(), log_variance.float()
-    error = y - x
-    edges = sum((a - b).abs().mean() for a, b in zip(differences(y), differences(x), strict=True))
+    mean, log_variance = mean.float(), log_variance.float()
     kl = 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
+    return distance(y.float(), x, weight) + 2e-4 * kl
+
+
+def distance(y: Tensor, x: Tensor, weight: Tensor, motion: float = 0.2) -> Tensor:
+    """Of what is drawn from what there was: pixels, 4x4 means, edges, and changes from frame to frame."""
+    error = y - x
+    shares = (0.2, 0.2, motion)
+    pairs = zip(shares, differences(y), differences(x), strict=False)
+    edges = sum(share * (a - b).abs().mean() for share, a, b in pairs)
     coarse = F.avg_pool3d(error, (1, 4, 4)).abs().mean()
-    return (weight * error.abs()).mean() + coarse + 2 * (weight * error * error).mean() + 0.2 * edges + 2e-4 * kl
+    return (weight * error.abs()).mean() + coarse + 2 * (weight * error * error).mean() + edges
+
+
+def decoder_loss(vae: nn.Module, x: Tensor, weight: Tensor, noise: float, spread: Tensor) -> Tensor:
+    """The same with an encoder that stays as it is."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            latents = encode(vae, x)[0]
+        y = decode(vae, latents + noise * spread.view(1, -1, 1, 1, 1) * torch.randn_like(latents))
+    return distance(y.float(), x, weight, motion=1.0)
 
 
 @torch.no_grad()
@@ -135,19 +168,27 @@ def batch_size(progress: float, rng: np.random.Generator, from_nothing: bool) ->
 class Trainer:
     """The autoencoder, its optimisers and its average."""
 
-    def __init__(self, init: Path | None, lr: float) -> None:
+    def __init__(self, init: Path | None, lr: float, decoder_only: bool = False) -> None:
+        """decoder_only: of weights with the official spread of latents."""
         self.vae = make_vae()
         if init:
             load_weights(self.vae, init)
         else:
             quiet_start(self.vae)
         channels_last(self.vae)
-        matrices = [p for p in self.vae.parameters() if p.ndim >= 4 and min(p.shape[0], p.flatten(1).shape[1]) >= 8]
+        trained = [p for name, p in self.vae.named_parameters() if not decoder_only or name.startswith("decoder.")]
+        self.vae.requires_grad_(False)
+        for p in trained:
+            p.requires_grad_(True)
+        matrices = [p for p in trained if p.ndim >= 4 and min(p.shape[0], p.flatten(1).shape[1]) >= 8]
         chosen = {id(p) for p in matrices}
-        others = [p for p in self.vae.parameters() if id(p) not in chosen]
+        others = [p for p in trained if id(p) not in chosen]
         self.optimisers = [Muon(matrices, lr), torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0)]
-        self.ema = Ema(self.vae.parameters(), 0.998)
+        self.ema = Ema(trained, 0.998)
         self.spread, self.minutes = torch.ones(16), 0.0
+        self.loss = decoder_loss if decoder_only else loss_of
+        if decoder_only:
+            self.spread = torch.tensor(VAES["wan2.1"].latents_std)
 
     def set_rate(self, rate: float) -> None:
         for optimiser in self.optimisers:
@@ -155,7 +196,7 @@ class Trainer:
                 group["lr"] = rate * min(1.0, (self.ema.steps + 1) / 40)
 
     def step(self, x: Tensor, weight: Tensor, noise: float) -> float:
-        loss = loss_of(self.vae, x, weight, noise, self.spread)
+        loss = self.loss(self.vae, x, weight, noise, self.spread)
         self.vae.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.vae.parameters(), 2.0)
@@ -216,13 +257,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--init", type=Path, help="fp32 VAE weights to go on from")
+    parser.add_argument("--decoder", action="store_true", help="only the decoder, from the weights in models/demo")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--stories", type=int, default=450)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    trainer = Trainer(args.init, args.lr)
+    args.init = args.init or (MODEL / "vae.safetensors" if args.decoder else None)
+    trainer = Trainer(args.init, args.lr, args.decoder)
     if (args.work / "vae_state.pt").exists():
         trainer.restore(args.work / "vae_state.pt")
     stories = Stories(args.stories, 1 + trainer.ema.steps)
