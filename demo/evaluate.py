@@ -20,7 +20,8 @@ from captions import caption
 from classify import Judge, hit_rates, load_judge
 from common import MODEL, ROOT, WINDOW, WORK, load_weights, make_dit, make_vae
 from deforum_helpers.variants import VAES
-from deforum_helpers.wan.sampling import Pin, Prompts, guided_model, sample
+from deforum_helpers.wan.pinning import Pin
+from deforum_helpers.wan.sampling import Prompts, guided_model, sample
 from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.vae import StreamState
 from safetensors.torch import load_file

@@ -26,12 +26,19 @@ TAKES = (
 )
 CLIPS, FIRST, ADDED, LEG = 12, 17, 12, 4  # LEG: clips in one direction
 WAYS = ("right", "left")
-MAX_FRAMES = FIRST + ADDED * (CLIPS - 1)
+
+
+def frames_of(clips: int) -> int:
+    """How many frames a take of so many clips has."""
+    return FIRST + ADDED * (clips - 1)
+
+
+MAX_FRAMES = frames_of(CLIPS)
 
 
 def takes_prompts(take: int, clips: int = CLIPS) -> dict[int, str]:
     """The first frame of each clip, and its prompt."""
-    starts = [0, *(FIRST + ADDED * k for k in range(clips - 1))]
+    starts = [0, *map(frames_of, range(1, clips))]
     return {frame: TAKES[take].format(WAYS[clip // LEG % 2]) for clip, frame in enumerate(starts)}
 
 
@@ -44,6 +51,6 @@ def settings_of(method: str, take: int, seed: int, clips: int = CLIPS) -> dict[s
                    if prompts.get(before) != prompts[now]}  # fmt: skip
     return {
         "prompts": {str(frame): text for frame, text in prompts.items()},
-        "W": 128, "H": 80, "fps": 16, "max_frames": FIRST + ADDED * (clips - 1), "seed": seed, "model": "demo",
+        "W": 128, "H": 80, "fps": 16, "max_frames": frames_of(clips), "seed": seed, "model": "demo",
         "skip_video_creation": True, "make_srt": False, **METHODS[method],
     }  # fmt: skip

@@ -26,7 +26,8 @@ from .wan.guide import begin_later, guide_latents, load_frames
 from .wan.image_condition import image_channels, vace_context
 from .wan.loading import Parts
 from .wan.pictures import cover, load_picture
-from .wan.sampling import GuidedModel, Pin, Prompts, blend_in, guided_model, sample, switch_experts
+from .wan.pinning import GuidedModel, Pin
+from .wan.sampling import Prompts, blend_in, guided_model, sample, switch_experts
 from .wan.solvers import noise_schedule
 from .wan.step_cache import steps_after
 from .wan.vae import TEMPORAL_STRIDE, StreamState
@@ -170,8 +171,8 @@ class WanFlowMatchingPipeline:
             picked = (tuple(values[k] for k in latents) if values else () for values in scales)
             return guided(*picked, tuple(latents) if request.mixes else ())
 
-        clean_context = self.variant.pin == "timestep0"
-        return Joint(size, request.window_overlap, bool(request.ring_latents), clean_context, model_at)
+        share = None if self.variant.pin == "timestep0" else request.prefix_noise
+        return Joint(size, request.window_overlap, bool(request.ring_latents), share, model_at)
 
     def noise(self, request: ClipRequest) -> Tensor:
         """The window's noise [1, z, T, h, w], drawn on the compute device from the clip's seed, as officially."""

@@ -10,7 +10,8 @@ from deforum_helpers.wan.dit import WanFlowMatchingModel
 from deforum_helpers.wan.image_condition import image_channels, size_for_area, size_for_area_5b, stretch, vace_context
 from deforum_helpers.wan.image_encoder import ImageEncoder, ImageEncoderConfig
 from deforum_helpers.wan.pictures import cover
-from deforum_helpers.wan.sampling import Pin, Prompts, guided_model, sample, switch_experts
+from deforum_helpers.wan.pinning import Pin
+from deforum_helpers.wan.sampling import Prompts, guided_model, sample, switch_experts
 from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.vae import WanVae
 from golden_format import DIT, ENCODE, LATENTS, SOLVER, TEXT, VIDEO, Difference, Fixture, difference

@@ -12,7 +12,8 @@ from deforum_helpers.model_files import inspect_model
 from deforum_helpers.wan.guidance import plain, zero_star
 from deforum_helpers.wan.loading import load_dit
 from deforum_helpers.wan.machine import choose_machine
-from deforum_helpers.wan.sampling import Pin, Prompts, guided_model, sample
+from deforum_helpers.wan.pinning import Pin
+from deforum_helpers.wan.sampling import Prompts, guided_model, sample
 from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.step_cache import StepCache, steps_after
 

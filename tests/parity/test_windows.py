@@ -9,8 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from deforum_helpers.wan.sampling import Pin, sample
-from deforum_helpers.wan.solvers import NoiseSchedule, noise_schedule
+from deforum_helpers.wan.pinning import Pin
+from deforum_helpers.wan.sampling import sample
+from deforum_helpers.wan.solvers import noise_schedule
 from deforum_helpers.wan.windows import Joint, closed, windows_of
 from deforum_helpers.wan_flow_matching import WanFlowMatchingPipeline
 from test_pipeline import first, following, parts, pipeline, render  # noqa: F401 - fixtures
@@ -28,18 +29,18 @@ def drifting(x, t):
     return 0.5 * x + 0.1 * x.roll(1, 2) + when
 
 
-def joint_of(size=5, overlap=2, ring=False, clean=True, model=drifting) -> Joint:
-    return Joint(size, overlap, ring, clean, lambda latents: model)
+def joint_of(size=5, overlap=2, ring=False, share=None, model=drifting) -> Joint:
+    return Joint(size, overlap, ring, share, lambda latents: model)
 
 
 @pytest.mark.parametrize("solver", ["unipc", "dpm++", "euler"])
-@pytest.mark.parametrize("clean", [True, False])
-def test_one_window_is_exactly_no_window(solver, clean):
+@pytest.mark.parametrize("share", [None, 0.6])
+def test_one_window_is_exactly_no_window(solver, share):
     schedule, eps = noise_schedule(solver, 4, 3.0), noise(5)
-    pin = Pin(noise(2, seed=9), None if clean else 0.6)
+    pin = Pin(noise(2, seed=9), share)
     for given in (None, pin):
         wanted = sample(drifting, eps, solver, schedule, pin=given)
-        got = sample(None, eps, solver, schedule, pin=given, joint=joint_of(clean=clean))
+        got = sample(None, eps, solver, schedule, pin=given, joint=joint_of(share=share))
         assert torch.equal(got, wanted)
 
 
@@ -52,7 +53,7 @@ def test_models_of_one_timestep_see_a_given_start_under_part_of_the_noise(joint)
         seen.append((x, t))
         return 0.5 * x
 
-    windows = joint_of(clean=False, model=model) if joint else None
+    windows = joint_of(share=0.6, model=model) if joint else None
     made = sample(None if joint else model, eps, "euler", SCHEDULE, pin=pin, joint=windows)
     starts = seen[::2] if joint else seen
     assert len(starts) == SCHEDULE.steps
@@ -67,7 +68,7 @@ def test_models_of_one_timestep_see_a_given_start_under_part_of_the_noise(joint)
 @pytest.mark.parametrize("ring", [False, True])
 def test_windows_cover_everything_and_overlap_enough(count, size, overlap, ring):
     for step in range(7):
-        windows = windows_of(count, joint_of(size, overlap, ring, clean=False), step)
+        windows = windows_of(count, joint_of(size, overlap, ring), step)
         assert {k for window in windows for k in window.latents(count)} == set(range(count))
         inner = windows if ring else windows[1:]
         assert all(window.context >= overlap for window in inner)
@@ -75,16 +76,6 @@ def test_windows_cover_everything_and_overlap_enough(count, size, overlap, ring)
         for before, now in zip(windows[-1:] + windows[:-1], windows, strict=True):
             if now.context:
                 assert now.latents(count)[: now.context] == before.latents(count)[-now.context :]
-
-
-def test_a_ring_has_no_first_latent_once_it_is_settled():
-    """Noise turned by a stride gives the ring turned by a stride; the latents of a plain clip depend on its ends."""
-    settled = NoiseSchedule(SCHEDULE.sigmas[-3:], SCHEDULE.timesteps[-2:])
-    assert settled.sigmas[0] < 0.8 < SCHEDULE.sigmas[0]
-    for schedule, ring, alike in ((settled, True, True), (SCHEDULE, True, False), (settled, False, False)):
-        whole = sample(None, noise(12), "euler", schedule, joint=joint_of(ring=ring))
-        turned = sample(None, noise(12).roll(3, 2), "euler", schedule, joint=joint_of(ring=ring))
-        assert torch.allclose(whole.roll(3, 2), turned, atol=1e-5) == alike
 
 
 def test_a_rings_first_window_begins_and_is_shown_the_last_one_when_that_is_settled():
@@ -99,7 +90,7 @@ def test_a_rings_first_window_begins_and_is_shown_the_last_one_when_that_is_sett
     windows = len(times) // schedule.steps
     for step, sigma in enumerate(schedule.sigmas[:-1]):
         shown = [len(t) > 1 and int((t == 0).sum()) > 0 for t in times[step * windows : (step + 1) * windows]]
-        assert shown == ([False] * windows if step == 0 else [sigma <= 0.8] + [True] * (windows - 1))
+        assert shown == [step > 0 and sigma <= 0.8] + [True] * (windows - 1)
 
 
 def test_a_ring_is_closed_by_its_own_latents():
@@ -108,17 +99,26 @@ def test_a_ring_is_closed_by_its_own_latents():
     assert torch.equal(ends[:, :, :3], whole[:, :, -3:]) and torch.equal(ends[:, :, -1], whole[:, :, 0])
 
 
-def test_later_windows_see_the_estimate_of_the_ones_before():
-    seen = []
+@pytest.mark.parametrize("share", [None, 0.6])
+def test_a_window_goes_on_from_what_the_one_before_has_just_said(share):
+    """From the first step on, so that nothing needs a step a window to come through a long clip."""
+    seen, eps = [], noise(8)
 
     def model(x, t):
-        seen.append((x.shape[2], tuple(t.reshape(-1).tolist())))
-        return 0.5 * x
+        seen.append((x, t))
+        return 0.5 * x + 0.1
 
-    sample(None, noise(8), "euler", SCHEDULE, joint=joint_of(model=model))
-    assert [len(times) for _, times in seen[:2]] == [1, 1], "no estimate yet: all are noise"
-    assert seen[3][1][:2] == (0, 0) and seen[3][1][2] > 0, "the second window's context is clean"
-    assert len(seen[2][1]) == 1, "the first window has none"
+    sample(None, eps, "euler", SCHEDULE, joint=joint_of(share=share, model=model))
+    for step, (sigma, timestep) in enumerate(zip(SCHEDULE.sigmas, SCHEDULE.timesteps, strict=False)):
+        (leading, alone), (second, times) = seen[2 * step : 2 * step + 2]
+        assert alone.tolist() == [timestep], "nothing is given to the first window"
+        estimate = (leading - sigma * (0.5 * leading + 0.1))[:, :, 3:]
+        if share is None:
+            assert times.tolist() == [[0, 0, timestep, timestep, timestep]]
+            assert torch.allclose(second[:, :, :2], estimate, atol=1e-6)
+        else:
+            assert times.tolist() == [timestep]
+            assert torch.allclose(second[:, :, :2], torch.lerp(estimate, eps[:, :, 3:5], share * sigma), atol=1e-6)
 
 
 def test_a_pinned_start_comes_back_as_given():

@@ -13,33 +13,14 @@ from torch import Tensor
 
 from .dit import Conditioning
 from .guidance import MODES
+from .pinning import GuidedModel, Pin, noised
 from .solvers import SOLVERS, Callback, NoiseSchedule, Velocity
 from .step_cache import StepCache, steps_after
 from .windows import Joint, joint_velocity
 
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
-GuidedModel = Callable[[Tensor, Tensor], Tensor]
 
 BATCHED_TOKENS = 8192  # up to here one pass over both prompts beats two; beyond, it only doubles the memory
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Latents at the window's start that are given, not made.
-
-    clean: [B, z, n, h, w].  noise_share: of the step's noise, how much the model sees them under, at the step's
-    timestep; None = it sees them clean, at timestep 0 (models trained so).  Under all of the noise, where things stand
-    in the new latents is settled before it can be seen where they stood, and they fade over there.
-    release_sigma: held while sigma is above it; 0 = to the end.
-    """
-
-    clean: Tensor
-    noise_share: float | None
-    release_sigma: float = 0.0
-
-    def shown(self, noise: Tensor, sigma: float) -> Tensor:
-        """What the model sees of them at a step."""
-        return self.clean if self.noise_share is None else _noised(self.clean, noise, self.noise_share * sigma)
 
 
 @dataclass(frozen=True)
@@ -88,18 +69,20 @@ def sample(
     Returns [B, z, T, h, w] float32; pinned latents come back as given unless released on the way.
     """
     assert (model is None) != (joint is None)
-    velocity = joint_velocity(joint, schedule, noise, pin) if joint else model_velocity(model, schedule, channels)
-    start = noise if guide is None else _noised(guide, noise, schedule.sigmas[0])
+    if channels is not None:
+        model = with_channels(model, channels)
+    start = noise if guide is None else noised(guide, noise, schedule.sigmas[0])
+    velocity = joint_velocity(joint, schedule, noise, pin) if joint else model_velocity(model, schedule)
     if pin is not None:
-        velocity = velocity if joint else pinned_velocity(model, schedule, channels, pin, noise)
+        velocity = velocity if joint else pinned_velocity(model, schedule, pin, noise)
         start = start.clone()
-        start[:, :, : pin.clean.shape[2]] = _noised(pin.clean, noise, schedule.sigmas[0])
+        start[:, :, : pin.count] = noised(pin.clean, noise, schedule.sigmas[0])
         fresh = {*fresh, *steps_after(schedule, pin.release_sigma)}
     if step_cache:
         velocity = StepCache(velocity, schedule, step_cache, fresh)
     latents = SOLVERS[solver].sample(velocity, start, schedule, callback)
     if pin is not None and pin.release_sigma <= 0:
-        latents[:, :, : pin.clean.shape[2]] = pin.clean
+        latents[:, :, : pin.count] = pin.clean
     return latents
 
 
@@ -138,42 +121,34 @@ def switch_experts(high: GuidedModel, low: GuidedModel, boundary: float) -> Guid
     return lambda x, t: (high if t.max().item() >= boundary * 1000 else low)(x, t)
 
 
-def model_velocity(model: GuidedModel, schedule: NoiseSchedule, channels: Tensor | None) -> Velocity:
+def with_channels(model: GuidedModel, channels: Tensor) -> GuidedModel:
+    """A model that is given further input channels beside the latents."""
+    return lambda x, t: model(torch.cat((x, channels), dim=1), t)
+
+
+def model_velocity(model: GuidedModel, schedule: NoiseSchedule) -> Velocity:
     """The solver's view of a model that starts from noise alone."""
 
     def velocity(latents: Tensor, step: int) -> Tensor:
-        t = latents.new_full((latents.shape[0],), schedule.timesteps[step])
-        return model(_with_channels(latents, channels), t)
+        return model(latents, latents.new_full((latents.shape[0],), schedule.timesteps[step]))
 
     return velocity
 
 
-def pinned_velocity(
-    model: GuidedModel,
-    schedule: NoiseSchedule,
-    channels: Tensor | None,
-    pin: Pin,
-    noise: Tensor,
-) -> Velocity:
+def pinned_velocity(model: GuidedModel, schedule: NoiseSchedule, pin: Pin, noise: Tensor) -> Velocity:
     """The solver's view of a model whose first n latents are given.
 
     While they are held, their velocity is exactly noise - clean: any solver then carries them along the straight
     line to where they must end, and its history stays right when they are released.
     """
-    n = pin.clean.shape[2]
-    straight = noise[:, :, :n] - pin.clean
+    free, straight = model_velocity(model, schedule), noise[:, :, : pin.count] - pin.clean
 
     def velocity(latents: Tensor, step: int) -> Tensor:
         sigma = schedule.sigmas[step]
-        held = sigma > pin.release_sigma
-        t = latents.new_full((latents.shape[0], latents.shape[2]), schedule.timesteps[step])
-        x = latents
-        if held:
-            x = torch.cat((pin.shown(noise, sigma), latents[:, :, n:]), dim=2)
-            if pin.noise_share is None:
-                t[:, :n] = 0
-        v = model(_with_channels(x, channels), t if pin.noise_share is None else t[:, 0])
-        return torch.cat((straight, v[:, :, n:]), dim=2) if held else v
+        if sigma <= pin.release_sigma:
+            return free(latents, step)
+        v = pin.look(model, latents, noise, sigma, schedule.timesteps[step])
+        return torch.cat((straight, v[:, :, pin.count :]), dim=2)
 
     return velocity
 
@@ -186,11 +161,3 @@ def blend_in(fresh: Tensor, tail: Tensor) -> Tensor:
     k = tail.shape[2]
     weight = (torch.arange(1, k + 1, dtype=fresh.dtype, device=fresh.device) / (k + 1)).view(1, 1, -1, 1, 1)
     return torch.cat((torch.lerp(tail.to(fresh), fresh[:, :, :k], weight), fresh[:, :, k:]), dim=2)
-
-
-def _noised(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    return torch.lerp(clean, noise[:, :, : clean.shape[2]], sigma)
-
-
-def _with_channels(latents: Tensor, channels: Tensor | None) -> Tensor:
-    return latents if channels is None else torch.cat((latents, channels), dim=1)
