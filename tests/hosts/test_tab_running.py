@@ -9,6 +9,7 @@ from tab_pages import all_over, opened, set_field, until, values
 
 pytestmark = pytest.mark.timeout(900)
 
+SAYS = ".dw-problem, .dw-notice, .dw-dialog, .dw-error, .dw-status"  # where the page tells why it doesn't do a thing
 LONG, SHORT = "90", "2"  # steps; long enough to press something in the second clip
 
 
@@ -34,7 +35,11 @@ def generate(page, steps: str, prompt: str = "a red balloon over the sea") -> in
     listed = "() => window.deforumWan.api('jobs').then((found) => found.jobs.map((job) => job.id))"
     before = set(page.evaluate(listed))
     page.click("#deforum_wan_generate")
-    until(lambda: set(page.evaluate(listed)) - before)  # an earlier job's word that it begins may still be there
+    try:
+        # Not by what the page says: an earlier job's word that it begins may still be there.
+        until(lambda: set(page.evaluate(listed)) - before, 60)
+    except AssertionError:
+        pytest.fail("no job was added; the page says: " + " | ".join(page.locator(SAYS).all_inner_texts()))
     return (set(page.evaluate(listed)) - before).pop()
 
 
