@@ -19,6 +19,7 @@ from deforum_helpers.wan.vae_layers import StreamState
 
 WORK = ROOT / "outputs" / "demo_training"  # everything that training leaves; not in the repository
 PLAIN_WORK = ROOT / "outputs" / "demo_plain"  # the same of the plain variant
+DECODER_WORK = ROOT / "outputs" / "demo_decoder"  # and of the decoder trained on alone
 MODEL = ROOT / "models" / "demo"
 Z_DIM, TEXT_DIM, TEXT_LEN, VOCABULARY = 16, 96, 64, 2048
 WINDOW = 5  # latents of a clip's window: 17 frames

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from common import MODEL, PLAIN_WORK, WORK, Z_DIM
+from common import DECODER_WORK, MODEL, PLAIN_WORK, WORK, Z_DIM
 from deforum_helpers.variants import VAES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -62,7 +62,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.plain and args.out is None:
         parser.error("--plain needs --out: models/demo is the demo's")
-    work, out = args.work or (PLAIN_WORK if args.plain else WORK), args.out or MODEL
+    work = args.work or (DECODER_WORK if args.decoder else PLAIN_WORK if args.plain else WORK)
+    out = args.out or MODEL
     (out / "tokenizer").mkdir(parents=True, exist_ok=True)
     if args.decoder:
         write(load_file(work / "vae.safetensors"), out / "vae.safetensors")

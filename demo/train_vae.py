@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 import world
 from common import (
+    DECODER_WORK,
     MODEL,
     WORK,
     Ema,
@@ -185,10 +186,10 @@ class Trainer:
         others = [p for p in trained if id(p) not in chosen]
         self.optimisers = [Muon(matrices, lr), torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0)]
         self.ema = Ema(trained, 0.998)
-        self.spread, self.minutes = torch.ones(16), 0.0
-        self.loss = decoder_loss if decoder_only else loss_of
+        self.spread, self.loss = torch.ones(16), loss_of
         if decoder_only:
-            self.spread = torch.tensor(VAES["wan2.1"].latents_std)
+            self.spread, self.loss = torch.tensor(VAES["wan2.1"].latents_std), decoder_loss
+        self.minutes = 0.0
 
     def set_rate(self, rate: float) -> None:
         for optimiser in self.optimisers:
@@ -255,7 +256,7 @@ def train(trainer: Trainer, stories: Stories, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--init", type=Path, help="fp32 VAE weights to go on from")
     parser.add_argument("--decoder", action="store_true", help="only the decoder, from the weights in models/demo")
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -264,6 +265,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    args.work = args.work or (DECODER_WORK if args.decoder else WORK)
     args.init = args.init or (MODEL / "vae.safetensors" if args.decoder else None)
     trainer = Trainer(args.init, args.lr, args.decoder)
     if (args.work / "vae_state.pt").exists():

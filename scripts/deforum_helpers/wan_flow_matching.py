@@ -171,8 +171,7 @@ class WanFlowMatchingPipeline:
             picked = (tuple(values[k] for k in latents) if values else () for values in scales)
             return guided(*picked, tuple(latents) if request.mixes else ())
 
-        share = None if self.variant.pin == "timestep0" else request.prefix_noise
-        return Joint(size, request.window_overlap, bool(request.ring_latents), share, model_at)
+        return Joint(size, request.window_overlap, bool(request.ring_latents), request.prefix_noise, model_at)
 
     def noise(self, request: ClipRequest) -> Tensor:
         """The window's noise [1, z, T, h, w], drawn on the compute device from the clip's seed, as officially."""

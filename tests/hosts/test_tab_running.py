@@ -37,7 +37,7 @@ def generate(page, steps: str, prompt: str = "a red balloon over the sea") -> in
     page.click("#deforum_wan_generate")
     try:
         # Not by what the page says: an earlier job's word that it begins may still be there.
-        until(lambda: set(page.evaluate(listed)) - before, 60)
+        until(lambda: set(page.evaluate(listed)) - before)
     except AssertionError:
         pytest.fail("no job was added; the page says: " + " | ".join(page.locator(SAYS).all_inner_texts()))
     return (set(page.evaluate(listed)) - before).pop()

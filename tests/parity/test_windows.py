@@ -93,6 +93,24 @@ def test_a_rings_first_window_begins_and_is_shown_the_last_one_when_that_is_sett
         assert shown == [step > 0 and sigma <= 0.8] + [True] * (windows - 1)
 
 
+@pytest.mark.parametrize("share", [None, 0.6])
+def test_a_rings_first_window_goes_on_from_what_the_last_one_said_the_step_before(share):
+    seen, eps, schedule = [], noise(12), noise_schedule("euler", 14, 3.0)
+
+    def model(x, t):
+        seen.append(x)
+        return 0.5 * x + 0.1
+
+    sample(None, eps, "euler", schedule, joint=joint_of(ring=True, share=share, model=model))
+    windows = len(seen) // schedule.steps
+    assert windows == 4
+    for step, sigma in enumerate(schedule.sigmas[1:-1], 1):
+        begun, last, before = seen[step * windows], seen[step * windows - 1], schedule.sigmas[step - 1]
+        said = (last - before * (0.5 * last + 0.1))[:, :, -2:]
+        wanted = said if share is None else torch.lerp(said, eps[:, :, :2], share * sigma)
+        assert torch.allclose(begun[:, :, :2], wanted, atol=1e-6) == (sigma <= 0.8)
+
+
 def test_a_ring_is_closed_by_its_own_latents():
     ends = closed(whole := noise(12), 3)
     assert ends.shape[2] == 16

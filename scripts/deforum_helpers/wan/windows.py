@@ -84,25 +84,25 @@ def joint_velocity(joint: Joint, schedule: NoiseSchedule, noise: Tensor, pin: Pi
     def velocity(latents: Tensor, step: int) -> Tensor:
         nonlocal estimate
         sigma, timestep = schedule.sigmas[step], schedule.timesteps[step]
+        held = pin if pin is not None and sigma > pin.release_sigma else None
+        begins = not joint.ring or estimate is None or sigma > _RING_SETTLED
         known, v = (latents if estimate is None else estimate).clone(), torch.zeros_like(latents)
-        unsettled = estimate is None or sigma > _RING_SETTLED
         for number, window in enumerate(windows_of(latents.shape[2], joint, step)):
             chosen = window.latents(latents.shape[2])
-            model, x, eps = joint.model_at(chosen), latents[:, :, chosen], noise[:, :, chosen]
-            given = Pin(known[:, :, chosen[: window.context]], joint.noise_share) if window.context else None
-            if number == 0 and joint.ring and unsettled:
-                given = None
-            elif number == 0 and pin is not None and sigma > pin.release_sigma:
-                given = pin
-            new = slice(window.context, None)
+            new = chosen[window.context :]
+            model, x = joint.model_at(chosen), latents[:, :, chosen]
+            if number == 0 and begins:
+                given = held
+            else:
+                given = Pin(known[:, :, chosen[: window.context]], joint.noise_share) if window.context else None
             if given is None:
                 said = model(x, x.new_full((x.shape[0],), timestep))
             else:
-                said = given.look(model, x, eps, sigma, timestep)
-            v[:, :, chosen[new]] = said[:, :, new]
-            if given is pin is not None:
-                v[:, :, : pin.count] = eps[:, :, : pin.count] - pin.clean
-            known[:, :, chosen[new]] = (x - sigma * v[:, :, chosen])[:, :, new]
+                said = given.look(model, x, noise[:, :, chosen], sigma, timestep)
+            v[:, :, new] = said[:, :, window.context :]
+            if number == 0 and held is not None:
+                v[:, :, : held.count] = noise[:, :, : held.count] - held.clean
+            known[:, :, new] = latents[:, :, new] - sigma * v[:, :, new]
         estimate = known
         return v
 
