@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from tab_pages import WebUI, opened
 
+# The second clip outlasts a reload and the opening of two pages: as large as makes it minutes, and is interrupted then.
 TWO_CLIPS = {
-    "prompts": {"0": "a red ball in a meadow", "17": "a bird over the sea"}, "W": 128, "H": 80, "max_frames": 29,
+    "prompts": {"0": "a red ball in a meadow", "17": "a bird over the sea"}, "W": 256, "H": 160, "max_frames": 29,
     "seed": 7, "model": "demo", "steps_schedule": "0: (3), 17: (990)", "enable_steps_scheduling": True,
 }  # fmt: skip
 RELOAD_SECONDS = 60  # 2 to 4 on a machine of its own
